@@ -1,0 +1,55 @@
+"""What can go wrong outside our code, as one tree.
+
+* MetaError               anything a caller may want to catch
+  - StoreError            the tracking server or store can't be used
+    - Unreachable         it does not answer
+    - UnsupportedStore    it is of a kind that can't be used safely (the file store)
+    - StoreRefused        it answered no: not found, no permission, wrong request
+  - NothingToLearn        no such experiment, no run with that metric, too few runs
+  - NoModel               no meta-model has been trained for this metric
+  - BadSpace              a search-space file says something that can't be
+  - BadCommand            the training program of a worker can't be started as asked
+  - Exhausted             every configuration of the space has been run or suggested
+
+A wrong argument is a `ValueError` or `TypeError`; a broken promise of our own is an `assert`.
+"""
+
+
+class MetaError(Exception):
+    """Base of every error that is about the world, not about the call."""
+
+
+class StoreError(MetaError):
+    """The tracking server or store can't be used."""
+
+
+class Unreachable(StoreError):
+    """The tracking server does not answer."""
+
+
+class UnsupportedStore(StoreError):
+    """The store is of a kind that can't be used safely."""
+
+
+class StoreRefused(StoreError):
+    """The store answered, and the answer was no."""
+
+
+class NothingToLearn(MetaError):
+    """No trials, or too few, for what was asked."""
+
+
+class NoModel(MetaError):
+    """No meta-model has been trained for this metric."""
+
+
+class BadSpace(MetaError):
+    """A search-space file says something that can't be."""
+
+
+class BadCommand(MetaError):
+    """The training program of a worker can't be started as asked."""
+
+
+class Exhausted(MetaError):
+    """Every configuration of the search space has been run or suggested."""

@@ -1,0 +1,28 @@
+"""How good predictions are: rank correlation, error, coverage.
+
+Observed and predicted values are `(n,)`; lower values are better configurations.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Vector = NDArray[np.float64]
+
+
+def spearman(observed: Vector, predicted: Vector) -> float:
+    """Spearman's rank correlation; 1 is a perfect order, 0 none. nan if either is constant."""
+    a, b = rankdata(observed), rankdata(predicted)
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / norm) if norm > 0 else float("nan")
+
+
+def rmse(observed: Vector, predicted: Vector) -> float:
+    """Root mean squared error, in the units of the values; lower is better."""
+    return float(np.sqrt(np.mean((observed - predicted) ** 2)))
+
+
+def coverage(observed: Vector, low: Vector, high: Vector) -> float:
+    """Share of the observed values that lie in their intervals, ends included."""
+    return float(np.mean((low <= observed) & (observed <= high)))

@@ -1,0 +1,206 @@
+"""The meta-model: config x context -> what the objective will be, and how sure that is.
+
+trials: frame with `task`, `value` (minimised), `params.<name>` (missing where inactive), and any
+        `hardware.*`, `dataset.*`, `tags.*`
+score:  Gaussian rank of the value within its task, lower is better; see `models.scale`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlflow_meta.calibration import Calibration
+from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.features import Encoder
+from mlflow_meta.metrics import rmse, spearman
+from mlflow_meta.models.regressor import Matrix, Prediction, Regressor, Vector
+from mlflow_meta.models.scale import TaskScale
+from mlflow_meta.space import SearchSpace
+
+MIN_TRIALS = 8
+N_FOLDS = 5
+_SEED = 0
+
+
+class MetaModel:
+    """A regressor with all that it needs around it: features, scales of the tasks, calibration.
+
+    Fitting twice on one set of trials gives one model. What the model says of its own accuracy
+    (`cv_rmse`, `cv_spearman`, the width of its intervals) comes from cross-validation: in each of
+    5 folds, a fifth of every task's trials is predicted from all others.
+    """
+
+    def __init__(self, make_regressor: Callable[[], Regressor]) -> None:
+        """Takes a factory, since cross-validation needs a fresh regressor for every fold."""
+        self.make_regressor = make_regressor
+
+    def fit(self, trials: pd.DataFrame, space: SearchSpace) -> None:
+        """Learn from the trials of all tasks.
+
+        Raises:
+            NothingToLearn: If there are fewer than `MIN_TRIALS` trials, or all are equally good.
+        """
+        check_trials(trials)
+        tasks = trials["task"].astype(str).to_numpy(dtype=object)
+        values = trials["value"].to_numpy(float)
+        self.scales = {task: TaskScale.learn(values[tasks == task]) for task in pd.unique(tasks)}
+        scores = task_scores(trials)
+        self.encoder = Encoder.learn(trials, space)
+        X = self.encoder.encode(trials)
+        held_out = cross_predict(self.make_regressor, X, scores, folds_within(tasks))
+        self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
+        self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
+        self.cv_rmse = rmse(scores, self.cv_predicted)
+        self.cv_spearman = spearman_by_task(tasks, scores, held_out.mean)
+        self.regressor = self.make_regressor()
+        self.regressor.fit(X, scores, seed=_SEED)
+
+    def score(self, frame: pd.DataFrame) -> Prediction:
+        """Predicted scores `(n,)`, comparable within a task, with calibrated std."""
+        raw = self.regressor.predict(self.encoder.encode(frame))
+        return Prediction(self.calibration.mean(raw.mean), self.calibration.std(raw.std))
+
+    def predict(self, frame: pd.DataFrame) -> Prediction:
+        """Predicted values `(n,)` in the units of each row's task.
+
+        std is half the width of the central 68% interval. A row of a task that was never seen, or
+        of none, is put on the scale of all trials together.
+        """
+        raw = self.regressor.predict(self.encoder.encode(frame))
+        low, high = self.calibration.interval(raw.mean, raw.std, 0.68)
+        low_value, high_value = self._to_values(frame, low), self._to_values(frame, high)
+        middle = self._to_values(frame, self.calibration.mean(raw.mean))
+        return Prediction(middle, (high_value - low_value) / 2)
+
+    def interval(self, frame: pd.DataFrame, level: float = 0.8) -> tuple[Vector, Vector]:
+        """Lower and upper ends `(n,)` of the prediction interval, in the units of `predict`."""
+        raw = self.regressor.predict(self.encoder.encode(frame))
+        low, high = self.calibration.interval(raw.mean, raw.std, level)
+        return self._to_values(frame, low), self._to_values(frame, high)
+
+    def scale_of(self, task: str) -> TaskScale:
+        """The scale of a task; of all trials together for one that was never seen."""
+        if task in self.scales:
+            return self.scales[task]
+        return TaskScale.learn(np.concatenate([scale.values for scale in self.scales.values()]))
+
+    def _to_values(self, frame: pd.DataFrame, scores: Vector) -> Vector:
+        only = next(iter(self.scales)) if len(self.scales) == 1 else ""
+        tasks = frame["task"].astype(str) if "task" in frame else pd.Series([only] * len(frame))
+        values = np.empty(len(frame))
+        for task in pd.unique(tasks):
+            rows = (tasks == task).to_numpy()
+            values[rows] = self.scale_of(task).to_value(scores[rows])
+        return values
+
+    def save(self) -> dict[str, bytes]:
+        """The fitted state, as file name -> content: JSON, npz and LightGBM text, no pickle."""
+        state = {
+            "encoder": self.encoder.to_dict(),
+            "scales": {task: list(scale.values) for task, scale in self.scales.items()},
+            "calibration": {
+                "center": self.calibration.center,
+                "slope": self.calibration.slope,
+                "factors": list(self.calibration.factors.items()),
+            },
+            "cv_rmse": self.cv_rmse,
+            "cv_spearman": self.cv_spearman,
+        }
+        return {"meta_model.json": json.dumps(state, indent=1).encode(), **self.regressor.save()}
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        """Take over the state that `save` gave."""
+        state = json.loads(files["meta_model.json"])
+        self.encoder = Encoder.from_dict(state["encoder"])
+        self.scales = {t: TaskScale(np.array(v)) for t, v in state["scales"].items()}
+        learned = state["calibration"]
+        self.calibration = Calibration(
+            learned["center"], learned["slope"], {level: f for level, f in learned["factors"]}
+        )
+        self.cv_rmse, self.cv_spearman = state["cv_rmse"], state["cv_spearman"]
+        self.regressor = self.make_regressor()
+        self.regressor.load(files)
+
+
+def check_trials(trials: pd.DataFrame) -> None:
+    """Raise if nothing can be learned from `trials`: too few, or all equally good."""
+    missing = {"task", "value"} - set(trials)
+    if missing:
+        raise ValueError(
+            f"Trials need the columns task and value, but {sorted(missing)} is missing."
+        )
+    if not np.all(np.isfinite(trials["value"].to_numpy(float))):
+        raise ValueError("Every trial's value must be finite; leave out the others.")
+    if len(trials) < MIN_TRIALS:
+        raise NothingToLearn(
+            f"A meta-model needs at least {MIN_TRIALS} finished runs with the metric, but there "
+            f"are {len(trials)}. Train {MIN_TRIALS - len(trials)} more with other parameters, or "
+            "harvest more experiments."
+        )
+    if (trials.groupby("task")["value"].nunique() < 2).all():
+        raise NothingToLearn(
+            f"All {len(trials)} runs are equally good within their task, so nothing tells a good "
+            "configuration from a bad one. Is it the right metric?"
+        )
+
+
+def task_scores(trials: pd.DataFrame) -> Vector:
+    """Scores `(n,)` of the trials, each within its own task."""
+    tasks = trials["task"].astype(str).to_numpy(dtype=object)
+    values = trials["value"].to_numpy(float)
+    scores = np.empty(len(trials))
+    for task in pd.unique(tasks):
+        rows = tasks == task
+        scores[rows] = TaskScale.learn(values[rows]).to_score(values[rows])
+    return scores
+
+
+def folds_within(tasks: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Fold `(n,)` of each trial, dealt out at random within each task."""
+    rng = np.random.default_rng(_SEED)
+    folds = np.empty(len(tasks), dtype=np.int64)
+    start = 0
+    for task in pd.unique(tasks):
+        rows = np.flatnonzero(tasks == task)
+        folds[rng.permutation(rows)] = (start + np.arange(len(rows))) % N_FOLDS
+        start += len(rows)
+    return folds
+
+
+def folds_across(tasks: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Fold `(n,)` of each trial such that every task lies in one fold whole."""
+    order = {task: i for i, task in enumerate(pd.unique(tasks))}
+    return np.array([order[task] % min(N_FOLDS, len(order)) for task in tasks])
+
+
+def cross_predict(
+    make_regressor: Callable[[], Regressor], X: Matrix, y: Vector, folds: NDArray[np.int64]
+) -> Prediction:
+    """Predictions `(n,)` for every row by a regressor that was fitted on the other folds only."""
+    mean, std = np.empty(len(y)), np.empty(len(y))
+    for fold in np.unique(folds):
+        rows = folds == fold
+        regressor = make_regressor()
+        regressor.fit(X[~rows], y[~rows], seed=_SEED)
+        predicted = regressor.predict(X[rows])
+        mean[rows], std[rows] = predicted.mean, predicted.std
+    return Prediction(mean, std)
+
+
+def spearman_by_task(tasks: NDArray[np.object_], observed: Vector, predicted: Vector) -> float:
+    """Mean over the tasks of the rank correlation within each, weighted by their trials."""
+    found: list[tuple[float, int]] = []
+    for task in pd.unique(tasks):
+        rows = tasks == task
+        correlation = spearman(observed[rows], predicted[rows]) if rows.sum() >= 3 else np.nan
+        if np.isfinite(correlation):
+            found.append((correlation, int(rows.sum())))
+    if not found:
+        return 0.0
+    correlations, weights = zip(*found, strict=True)
+    return float(np.average(correlations, weights=weights))

@@ -1,0 +1,60 @@
+"""What every regressor of the zoo promises.
+
+X:    `(n, d)`, as `features.Encoder` makes it, finite
+y:    `(n,)`, standard scores within a task; lower is better
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A mean and a standard deviation for each of `n` configurations.
+
+    Attributes:
+        mean: `(n,)`, in the units of what was learned.
+        std: `(n,)`, >= 0, in the same units; noise of the observation included.
+    """
+
+    mean: Vector
+    std: Vector
+
+    def __post_init__(self) -> None:
+        if self.mean.shape != self.std.shape:
+            raise ValueError(
+                f"mean and std must have one shape, but got {self.mean.shape} and {self.std.shape}."
+            )
+
+
+class Regressor(Protocol):
+    """Learns `X (n, d)` -> `y (n,)` from few rows. Equal data and seed give equal models.
+
+    Rows do not see each other: a row's prediction is the same alone as among others. `save` and
+    `load` go through files without pickle, and predictions survive them to the last bit.
+    """
+
+    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+        """Learn; forgets whatever was learned before."""
+        ...
+
+    def predict(self, X: Matrix) -> Prediction:
+        """Predict for `X (m, d)`."""
+        ...
+
+    def save(self) -> dict[str, bytes]:
+        """The fitted state, as file name -> content."""
+        ...
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        """Take over the state that `save` gave."""
+        ...

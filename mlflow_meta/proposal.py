@@ -1,0 +1,226 @@
+"""The heart: past trials and a search space in, the configurations to try next out. No MLflow.
+
+A batch is chosen one by one. Each choice has the greatest expected improvement over the task's
+best trial, less what its nearness to earlier choices takes off: two neighbours would teach the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlflow_meta.acquisition import expected_improvement
+from mlflow_meta.dataset import CONTEXT, columns_with, config_of, frame_of
+from mlflow_meta.errors import Exhausted, NothingToLearn
+from mlflow_meta.features import Encoder
+from mlflow_meta.models import MetaModel
+from mlflow_meta.models.choice import compare, spearman_on_new_tasks
+from mlflow_meta.search import Found, local_search
+from mlflow_meta.space import SearchSpace
+from mlflow_meta.trials import Config, ConfigValue
+
+Vector = NDArray[np.float64]
+
+N_ELITES = 10  # best trials of each task from which the search also starts
+POOL = 500  # random configurations among which the most distant are chosen
+NEAR = 0.15  # distance, per parameter on the unit scale, within which two configs teach the same
+
+
+def propose(
+    trials: pd.DataFrame,
+    space: SearchSpace,
+    *,
+    task: str,
+    n: int,
+    rng: np.random.Generator,
+) -> list[dict[str, ConfigValue]]:
+    """The `n` configurations to try next on `task`, best first.
+
+    Args:
+        trials: What is known, of all tasks: a frame with `task`, `value` (minimised) and
+            `params.<name>` (missing where inactive); `hardware.*`, `dataset.*` and `tags.*` are
+            taken for context. May be empty.
+        space: The configurations that may be tried.
+        task: Which task they are for; it may have no trials yet.
+        n: How many, at least 1.
+        rng: Equal generators give equal proposals.
+
+    Returns:
+        Up to `n` configurations, none tried on the task before; fewer only where the space has no
+        more. Inactive parameters are left out. With too few trials to learn from they fill the
+        space evenly.
+
+    Raises:
+        Exhausted: If every configuration of the space has been tried on the task.
+        ValueError: If `n < 1`, or `trials` lacks a column or has values that are not finite.
+
+    Example:
+        >>> lr = {"type": "float", "low": 1e-4, "high": 1.0, "log": True}
+        >>> space = SearchSpace.from_dict({"lr": lr})
+        >>> trials = pd.DataFrame({"task": [], "value": [], "params.lr": []})
+        >>> len(propose(trials, space, task="mnist", n=3, rng=np.random.default_rng(0)))
+        3
+    """
+    if n < 1:
+        raise ValueError(f"`n >= 1` must hold, but got {n}.")
+    if missing := {"task", "value"} - set(trials):
+        raise ValueError(
+            f"Trials need the columns task and value, but {sorted(missing)} is missing."
+        )
+    tried = tried_on(trials, task)
+    try:
+        model = _best_model(trials, space, task)
+    except NothingToLearn:
+        return spread_out(space, n, tried=tried, rng=rng)
+    return choose_batch(model, space, trials, task=task, n=n, tried=tried, rng=rng)
+
+
+def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all independent
+    model: MetaModel,
+    space: SearchSpace,
+    trials: pd.DataFrame,
+    *,
+    task: str,
+    n: int,
+    tried: Sequence[Config],
+    rng: np.random.Generator,
+) -> list[dict[str, ConfigValue]]:
+    """Up to `n` configurations that `model` finds most promising on `task`, best first.
+
+    Args:
+        model: Fitted.
+        space: Where to search; need not be the one that the model was fitted with.
+        trials: Past trials, for the context of the task and as points to start from.
+        task: Which task the configurations are for.
+        n: How many.
+        tried: Configurations to leave out.
+        rng: Equal generators give equal batches.
+
+    Raises:
+        Exhausted: If nothing is left of the space.
+    """
+    context = context_of(trials, space, task)
+
+    def frame(configs: Sequence[Config]) -> pd.DataFrame:
+        return in_context(configs, space, task, context)
+
+    elites = trials.sort_values("value").groupby("task", sort=False).head(N_ELITES)
+    start = [config_of(row) for row in elites.to_dict("records")]
+    pool = model.score(frame([space.nearest(c, rng) for c in start] or space.sample(100, rng)))
+    known = task in model.scales
+    scale = model.scale_of(task)
+    best = float(np.min(scale.to_score(scale.values))) if known else float(pool.mean.min())
+
+    def worth(configs: Sequence[Config]) -> Vector:
+        prediction = model.score(frame(configs))
+        return expected_improvement(prediction.mean, prediction.std, best)
+
+    found = _without(local_search(space, worth, start=start, rng=rng), space, tried)
+    configs, _ = _diverse(space, found, n)
+    predicted = model.score(frame(configs)).mean
+    return [dict(configs[i]) for i in np.argsort(predicted, kind="stable")]
+
+
+def spread_out(
+    space: SearchSpace, n: int, *, tried: Sequence[Config], rng: np.random.Generator
+) -> list[dict[str, ConfigValue]]:
+    """Up to `n` configurations far from each other and from those tried, when nothing is known."""
+    anywhere = local_search(space, lambda configs: np.zeros(len(configs)), start=[], rng=rng)
+    found = _without(anywhere, space, tried)
+    order = rng.permutation(len(found.configs))[: max(POOL, 20 * n)]
+    pool = [found.configs[i] for i in order]
+    positions = _positions(space, [*pool, *tried])
+    distance = np.full(len(pool), np.inf)
+    for place in positions[len(pool) :]:
+        distance = np.minimum(distance, np.linalg.norm(positions[: len(pool)] - place, axis=1))
+    chosen: list[dict[str, ConfigValue]] = []
+    for _ in range(min(n, len(pool))):
+        i = int(np.argmax(distance))
+        chosen.append(dict(pool[i]))
+        distance = np.minimum(
+            distance, np.linalg.norm(positions[: len(pool)] - positions[i], axis=1)
+        )
+        distance[i] = -np.inf
+    return chosen
+
+
+def tried_on(trials: pd.DataFrame, task: str) -> list[dict[str, ConfigValue]]:
+    """The configurations that were tried on `task`."""
+    rows = trials[trials["task"].astype(str) == task]
+    return [config_of(row) for row in rows.to_dict("records")]
+
+
+def context_of(trials: pd.DataFrame, space: SearchSpace, task: str) -> dict[str, object]:
+    """What is given for `task`: the context of its best trial, among those that are most alike.
+
+    A task's runs may come from several programs; the trial that sets most of the space's
+    parameters belongs to the one that is being searched.
+    """
+    rows = trials[trials["task"].astype(str) == task]
+    columns = columns_with(trials, *CONTEXT)
+    if rows.empty or not columns:
+        return {}
+    known = [f"params.{name}" for name in space.names if f"params.{name}" in rows]
+    n_set = rows[known].notna().sum(axis=1) if known else pd.Series(0, index=rows.index)
+    typical = rows[n_set >= n_set.median()]
+    best = typical.iloc[int(np.argmin(typical["value"].to_numpy(float)))]
+    return {column: best[column] for column in columns if not pd.isna(best[column])}
+
+
+def in_context(
+    configs: Sequence[Config], space: SearchSpace, task: str, context: Mapping[str, object]
+) -> pd.DataFrame:
+    """`configs` as rows that a meta-model reads: each on `task`, in the same context."""
+    frame = frame_of(configs, space.names)
+    given = pd.DataFrame({"task": task, **context}, index=frame.index)
+    return pd.concat([frame, given], axis=1)
+
+
+def _best_model(trials: pd.DataFrame, space: SearchSpace, task: str) -> MetaModel:
+    candidates = compare(trials, space)
+    tasks = set(trials["task"].astype(str))
+    if task in tasks or len(tasks) < 2:
+        return candidates[0].model
+    return max(candidates, key=lambda c: spearman_on_new_tasks(c.name, c.model, trials)).model
+
+
+def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found:
+    """What a search has found, less what was tried before."""
+    # A trial also has params that are no part of the space, such as a constant or a seed, and
+    # some programs log those that were inactive too.
+    gone = {space.key(space.active(config)) for config in tried}
+    kept = [i for i, config in enumerate(found.configs) if space.key(config) not in gone]
+    if not kept:
+        raise Exhausted(
+            f"All {len(found.configs)} configurations of the search space have been run or "
+            "suggested already. Widen the space (see `mlflow-meta space`) to go on."
+        )
+    return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
+
+
+def _diverse(space: SearchSpace, found: Found, n: int) -> tuple[list[Config], Vector]:
+    """Up to `n` of the worthiest configurations, each away from the ones before it."""
+    # From all that were scored: the worthiest hundreds are neighbours of one another.
+    pool, worth = list(found.configs), found.worth
+    worth = worth - worth.min() + 1e-12  # so that a penalty always makes it smaller
+    positions = _positions(space, pool)
+    near = NEAR * np.sqrt(len(space.names))
+    chosen: list[int] = []
+    for _ in range(min(n, len(pool))):
+        i = int(np.argmax(worth))
+        chosen.append(i)
+        distance = np.linalg.norm(positions - positions[i], axis=1)
+        worth = worth * (1 - np.exp(-0.5 * (distance / near) ** 2))
+        worth[i] = -1.0
+    return [pool[i] for i in chosen], found.worth[chosen]
+
+
+def _positions(space: SearchSpace, configs: Sequence[Config]) -> NDArray[np.float64]:
+    """Where the configurations lie in the unit cube, `(n, d)`."""
+    frame = frame_of(configs, space.names)
+    encoder = Encoder.learn(frame.assign(task=""), space)
+    return encoder.encode(frame)

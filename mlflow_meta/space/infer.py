@@ -1,0 +1,212 @@
+"""A search space mined from history: what the trials varied, how far, and under which choices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from mlflow_meta.errors import BadSpace, NothingToLearn
+from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
+from mlflow_meta.space.search_space import SearchSpace
+
+MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
+MAX_LISTED_NUMBERS = 6  # numbers up to which a param was taken from a list, not from a range
+_TRIALS_PER_LISTED = 3  # trials per number that such a list needs
+_USUAL = 0.5  # share of a task's trials from which a param belongs to it
+_CERTAIN = 0.95  # share of trials from which a condition holds; runs are sometimes odd
+_ALWAYS_LOG = 1000.0  # largest over smallest from which a scale is logarithmic anyway
+_MAYBE_LOG = 10.0  # from which it is if the logarithms are spread more evenly
+_SEED = re.compile(r"(^|[._/ -])(random_?)?(seed|state)$", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$", re.ASCII)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-5` as the number that it is; YAML 1.1 wants a dot and a sign in it."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would take for a number."""
+
+
+for _cls in (_Loader, _Dumper):
+    _cls.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+@dataclass(frozen=True, slots=True)
+class InferredSpace:
+    """A search space, and what became of the params that are no part of it.
+
+    Attributes:
+        space: What the trials varied.
+        left_out: Param -> why it is not searched.
+    """
+
+    space: SearchSpace
+    left_out: Mapping[str, str]
+
+    def to_yaml(self) -> str:
+        """The file that people edit; `read_yaml` reads it back."""
+        document = {"parameters": self.space.to_dict(), "left_out": dict(self.left_out)}
+        head = (
+            "# What mlflow-meta searches. Edit ranges, delete what should stay as it is, add what\n"
+            "# was never tried; then pass this file with --space. Types: float, int, categorical;\n"
+            "# `log: true` for a logarithmic scale, `step` for a grid, and\n"
+            "# `when: {model: [mlp]}` for a param that exists only under some value of another.\n"
+        )
+        return head + yaml.dump(
+            document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+        )
+
+
+def read_yaml(text: str) -> SearchSpace:
+    """Read a search-space file: `parameters:` as `SearchSpace.from_dict` has it, or that alone.
+
+    Raises:
+        BadSpace: If it is no YAML, or says something that can't be; with the param or the line.
+    """
+    try:
+        document = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "it can't be read"
+        raise BadSpace(f"The search-space file is no YAML: {problem}{line}.") from error
+    if not isinstance(document, Mapping):
+        raise BadSpace(f"A search-space file needs `parameters:`, but this one holds {document!r}.")
+    return SearchSpace.from_dict(document.get("parameters", document))
+
+
+def infer(trials: pd.DataFrame) -> InferredSpace:
+    """The search space that the trials were drawn from, as far as they show it.
+
+    Args:
+        trials: Frame with `params.<name>`, typed by column; and `task`, since a param may be set in
+            some tasks only.
+
+    Raises:
+        NothingToLearn: If no param varies.
+    """
+    logged = [str(c) for c in trials.columns if str(c).startswith("params.")]
+    columns = {c.removeprefix("params."): trials[c] for c in logged if trials[c].notna().any()}
+    tasks = trials["task"].astype(str)
+    left_out: dict[str, str] = {}
+    found: dict[str, Param] = {}
+    for name, values in columns.items():
+        reason = _why_not(name, values)
+        if reason is None:
+            found[name] = _param(values.dropna())
+        else:
+            left_out[name] = reason
+    conditions = {name: _condition(name, columns, found, tasks) for name in found}
+    for name, when in conditions.items():
+        share = columns[name].notna().groupby(tasks).mean().max()
+        if when:
+            found[name] = _under(found[name], when)
+        elif share < _USUAL:
+            left_out[name] = f"is set in {columns[name].notna().sum()} of {len(trials)} runs only"
+    kept = {name: param for name, param in found.items() if name not in left_out}
+    # A param whose parent was left out has lost its condition, and so have its own children.
+    while orphans := [name for name, param in kept.items() if set(param.when) - set(kept)]:
+        for name in orphans:
+            parent = next(iter(kept.pop(name).when))
+            left_out[name] = f"exists only under {parent}, which is left out"
+    if not kept:
+        why = "; ".join(f"{name} {reason}" for name, reason in list(left_out.items())[:5])
+        raise NothingToLearn(
+            f"No param varies over these {len(trials)} runs, so there is nothing to choose"
+            f"{': ' + why if why else ''}. Train a few with other values, or write a search space "
+            "by hand and pass it with --space."
+        )
+    return InferredSpace(SearchSpace(kept), left_out)
+
+
+def _why_not(name: str, values: pd.Series) -> str | None:
+    """Why a param is not searched; None if it is."""
+    known = values.dropna()
+    distinct = known.nunique()
+    if distinct < 2:
+        return f"is always {known.iloc[0]}"
+    if _SEED.search(name):
+        return "is a seed"
+    if _is_text(values) and distinct > MAX_CHOICES:
+        return f"has {distinct} different texts"
+    return None
+
+
+def _is_text(values: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(values)
+
+
+def _param(values: pd.Series) -> Param:
+    if pd.api.types.is_bool_dtype(values):
+        return Categorical(choices=(False, True))
+    if _is_text(values):
+        return Categorical(choices=tuple(sorted(str(value) for value in values.unique())))
+    whole = pd.api.types.is_integer_dtype(values)
+    distinct = np.unique(values.to_numpy(np.int64 if whole else np.float64))
+    spaced = bool(np.allclose(np.diff(distinct), 1.0))
+    listed = (
+        len(distinct) <= MAX_LISTED_NUMBERS
+        and len(values) >= _TRIALS_PER_LISTED * len(distinct)
+        and not (whole and spaced)
+    )
+    log = _is_log(distinct)
+    if listed:
+        kind = int if whole else float
+        return Categorical(choices=tuple(kind(n) for n in distinct), log=log)
+    if whole:
+        return Integer(low=int(distinct[0]), high=int(distinct[-1]), log=log)
+    low, high = float(distinct[0]), float(distinct[-1])
+    # Hyperopt's quniform and others write whole numbers as 12.0: scripts expect them to be whole.
+    step = 1.0 if np.all(distinct == np.round(distinct)) and high - low >= 1 else None
+    return Float(low=low, high=high, log=log, step=step)
+
+
+def _is_log(distinct: Vector) -> bool:
+    low, high = distinct[0], distinct[-1]
+    if low <= 0 or high / low < _MAYBE_LOG:
+        return False
+    if high / low >= _ALWAYS_LOG:
+        return True
+    logs = np.log(distinct)
+    return _unevenness((logs - logs[0]) / (logs[-1] - logs[0])) < _unevenness(
+        (distinct - low) / (high - low)
+    )
+
+
+def _unevenness(unit: Vector) -> float:
+    """Kolmogorov-Smirnov distance of sorted positions in [0, 1] from an even spread."""
+    return float(np.max(np.abs(unit - np.linspace(0.0, 1.0, len(unit)))))
+
+
+def _condition(
+    name: str, columns: Mapping[str, pd.Series], found: Mapping[str, Param], tasks: pd.Series
+) -> When:
+    """The choice of another param that decides whether `name` is set; empty if none does."""
+    is_set = columns[name].notna()
+    concerned = tasks.isin(tasks[is_set].unique())
+    if is_set[concerned].all():
+        return {}
+    for parent, param in found.items():
+        if parent == name or not isinstance(param, Categorical):
+            continue
+        choices = columns[parent][concerned]
+        if not choices[is_set[concerned]].notna().all():
+            continue
+        shares = is_set[concerned].groupby(choices).mean()
+        always = [choice for choice in param.choices if shares.get(choice, 0.0) >= _CERTAIN]
+        never = [choice for choice in param.choices if shares.get(choice, 0.0) <= 1 - _CERTAIN]
+        if always and never and len(always) + len(never) == len(param.choices):
+            return {parent: tuple(always)}
+    return {}
+
+
+def _under(param: Param, when: When) -> Param:
+    fields: dict[str, Any] = {key: getattr(param, key) for key in param.__slots__}
+    return type(param)(**{**fields, "when": when})
