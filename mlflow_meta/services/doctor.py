@@ -1,0 +1,130 @@
+"""Doctor: can we work with this server, and what could be learned from it?"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pandas as pd
+
+from mlflow_meta.dataset import MetaDataset
+from mlflow_meta.errors import NothingToLearn, StoreError
+from mlflow_meta.models import MIN_TRIALS
+from mlflow_meta.space import infer
+from mlflow_meta.store import MlflowStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        ok: Whether it is as it should be.
+        finding: What was found and, if it is not as it should be, what to do.
+    """
+
+    name: str
+    ok: bool
+    finding: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What the doctor found.
+
+    Attributes:
+        checks: Connection, versions, permissions.
+        experiments: What can be learned, one row an experiment: `experiment`, `runs` (finished,
+            with a metric), `metrics` (the most frequent ones with their counts), `varied` (how many
+            params), `primary` (the metric that the team has set), `advice`.
+        quarantined: Reason -> how many runs teach nothing for it.
+    """
+
+    checks: list[Check]
+    experiments: pd.DataFrame
+    quarantined: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check is as it should be."""
+        return all(check.ok for check in self.checks)
+
+
+def doctor(
+    store: MlflowStore, *, dry_run: bool = False, progress: Callable[[int], None] = lambda _: None
+) -> Examination:
+    """Examine a tracking store.
+
+    Args:
+        store: Which.
+        dry_run: Do not try to write. Otherwise the project's own experiment gets a tag.
+        progress: Called with how many runs have been read so far.
+    """
+    checks = [
+        Check(name="connection", ok=True, finding=store.uri),
+        Check(
+            name="versions",
+            ok=True,
+            finding=f"mlflow-meta {version('mlflow-meta')}, MLflow {version('mlflow')} here and "
+            f"{store.server_version()} on the server, Python {platform.python_version()}",
+        ),
+        _may_write(store, dry_run),
+    ]
+    dataset = store.read(progress=progress)
+    checks.append(
+        Check(
+            name="may read",
+            ok=len(dataset) > 0,
+            finding=f"{len(dataset)} finished runs with a metric in "
+            f"{dataset.frame['experiment'].nunique()} experiments"
+            + ("" if len(dataset) else "; train a few runs that log params and a metric first"),
+        )
+    )
+    rows = [
+        _examine(str(name), MetaDataset(frame=frame, primary=dataset.primary))
+        for name, frame in dataset.frame.groupby("experiment", sort=True)
+    ]
+    return Examination(
+        checks=checks,
+        experiments=pd.DataFrame(
+            rows, columns=["experiment", "runs", "metrics", "varied", "primary", "advice"]
+        ),
+        quarantined=dict(dataset.quarantined),
+    )
+
+
+def _may_write(store: MlflowStore, dry_run: bool) -> Check:
+    if dry_run:
+        return Check(name="may write", ok=True, finding="not tried (--dry-run)")
+    try:
+        store.try_writing()
+    except StoreError as error:
+        return Check(name="may write", ok=False, finding=str(error))
+    return Check(name="may write", ok=True, finding="yes, tried on the experiment mlflow-meta")
+
+
+def _examine(name: str, dataset: MetaDataset) -> dict[str, object]:
+    metrics = {metric: n for metric, n in dataset.metrics().items() if n}
+    most = max(metrics.values(), default=0)
+    try:
+        varied = len(infer(dataset.frame).space.names)
+    except NothingToLearn:
+        varied = 0
+    primary = dataset.primary.get(name)
+    if not varied:
+        advice = "no param varies: nothing to learn"
+    elif most < MIN_TRIALS:
+        advice = f"train {MIN_TRIALS - most} more runs, or learn from it together with others"
+    else:
+        advice = f"mlflow-meta train -e {name!r} --metric {primary.metric if primary else 'METRIC'}"
+    return {
+        "experiment": name,
+        "runs": len(dataset),
+        "metrics": ", ".join(f"{metric} ({n})" for metric, n in list(metrics.items())[:4]),
+        "varied": varied,
+        "primary": primary.metric if primary else "",
+        "advice": advice,
+    }

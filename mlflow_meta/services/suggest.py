@@ -1,0 +1,178 @@
+"""Suggest: champion + search space -> ranked SCHEDULED runs in the target experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.models import MetaModel
+from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
+from mlflow_meta.space import SearchSpace, infer
+from mlflow_meta.store import MlflowStore, Registered, names, registry
+from mlflow_meta.trials import Config, Objective, Suggestion
+
+MIN_OWN_TRIALS = 10  # trials of a task from which its own ranges say enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestions:
+    """A ranked batch of configurations.
+
+    Attributes:
+        items: The suggestions, best first.
+        run_ids: The SCHEDULED runs that hold them, in the same order; empty after a dry run.
+        task: What they are for.
+        objective: What they are to improve.
+        best_so_far: The best value of the metric among the task's trials; nan if it has none.
+        model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
+    """
+
+    items: Sequence[Suggestion]
+    run_ids: Sequence[str]
+    task: str
+    objective: Objective
+    best_so_far: float
+    model: str
+
+
+def suggest(  # noqa: PLR0913 - each is a choice of its own
+    store: MlflowStore,
+    experiment_name: str,
+    *,
+    n: int = 5,
+    metric: str | None = None,
+    task: str | None = None,
+    space: SearchSpace | None = None,
+    model_name: str | None = None,
+    dry_run: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Suggestions:
+    """Search for the `n` most promising configurations, and schedule them as runs.
+
+    Args:
+        store: Where the champion is, and the runs go.
+        experiment_name: The target experiment; it must exist, but may have no runs yet.
+        n: How many.
+        metric: What to improve; None if there is only one meta-model.
+        task: Which task of the experiment, where its runs have several data sets.
+        space: Where to search; None for what the target's own trials have varied, or, where they
+            are too few, the trials that the champion has learned from.
+        model_name: The registered model, where it is not our own choice.
+        dry_run: Search, and write nothing.
+        rng: Equal generators give equal suggestions; None for a fresh one.
+
+    Raises:
+        NoModel: If no meta-model has been trained.
+        NothingToLearn: If the experiment does not exist, or it is not clear which task is meant.
+        Exhausted: If every configuration has been run or suggested.
+    """
+    champion = registry.champion(store, metric=metric, name=model_name)
+    suggested = store.suggested_configs(experiment_name)
+    _, dataset = store.dataset(champion.harvest_run_id)
+    trials = dataset.trials(champion.objective)
+    task = task or _task_of(experiment_name, trials)
+    if space is None:
+        space = _space_of(trials, task, champion.model)
+    tried = [*tried_on(trials, task), *(space.parse(texts) for texts in suggested)]
+    rng = rng or np.random.default_rng()
+    configs = choose_batch(champion.model, space, trials, task=task, n=n, tried=tried, rng=rng)
+    context = context_of(trials, space, task)
+    frame = in_context(configs, space, task, context)
+    items = _rank(champion.model, champion.objective, configs, frame)
+    values = trials.loc[trials["task"] == task, "value"]
+    best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
+    run_ids: list[str] = []
+    if not dry_run:
+        # The UI shows the newest run first: written last to first, the best one is on top.
+        for item in reversed(items):
+            run_ids.insert(
+                0,
+                store.schedule(
+                    experiment_name,
+                    item,
+                    champion.objective,
+                    note=_note(item, champion, task, best, len(values)),
+                    tags=_lineage(champion, task),
+                ),
+            )
+    return Suggestions(
+        items=items,
+        run_ids=run_ids,
+        task=task,
+        objective=champion.objective,
+        best_so_far=best,
+        model=f"{champion.name} v{champion.version}",
+    )
+
+
+def _task_of(experiment_name: str, trials: pd.DataFrame) -> str:
+    """The task that is meant by an experiment: its only one; itself where it has no trials."""
+    tasks = list(dict.fromkeys(trials.loc[trials["experiment"] == experiment_name, "task"]))
+    if len(tasks) > 1:
+        raise NothingToLearn(
+            f"The runs of {experiment_name!r} are about several tasks. Pass --task with one of "
+            f"{', '.join(repr(task) for task in tasks)}."
+        )
+    return str(tasks[0]) if tasks else experiment_name
+
+
+def _space_of(trials: pd.DataFrame, task: str, model: MetaModel) -> SearchSpace:
+    own = trials[trials["task"] == task]
+    if len(own) < MIN_OWN_TRIALS:
+        return model.encoder.space
+    try:
+        return infer(own).space
+    except NothingToLearn:
+        return model.encoder.space
+
+
+def _rank(
+    model: MetaModel, objective: Objective, configs: Sequence[Config], frame: pd.DataFrame
+) -> list[Suggestion]:
+    predicted = model.predict(frame)
+    low, high = model.interval(frame, 0.8)
+    sign = objective.direction.sign
+    if sign < 0:
+        low, high = high, low
+    return [
+        Suggestion(
+            rank=i + 1,
+            config=config,
+            mean=float(sign * predicted.mean[i]),
+            std=float(predicted.std[i]),
+            low=float(sign * low[i]),
+            high=float(sign * high[i]),
+        )
+        for i, config in enumerate(configs)
+    ]
+
+
+def _lineage(champion: Registered, task: str) -> dict[str, str]:
+    return {
+        names.MODEL_VERSION: f"{champion.name}/{champion.version}",
+        names.HARVEST_RUN: champion.harvest_run_id,
+        names.TASK: task,
+        names.DIRECTION: champion.objective.direction.value,
+    }
+
+
+def _note(item: Suggestion, champion: Registered, task: str, best: float, n_trials: int) -> str:
+    """The run's description, which the UI shows as Markdown."""
+    metric = champion.objective.metric
+    if n_trials:
+        so_far = f"The best of {n_trials} runs so far has {best:.5g}."
+    else:
+        so_far = "No run of this task was known: the numbers are on the scale of the other tasks."
+    params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
+    return (
+        f"**Suggestion {item.rank} for {task}**, not trained yet.\n\n"
+        f"Expected {metric}: **{item.mean:.5g}**, with 80% probability between {item.low:.5g} and "
+        f"{item.high:.5g} ({champion.objective.direction.value}). {so_far}\n\n"
+        f"| param | value |\n|---|---|\n{params}\n\n"
+        f"Predicted by `{champion.name}` version {champion.version} ({champion.kind}). "
+        "To train it: `mlflow-meta work -e EXPERIMENT -- python train.py`.\n"
+    )

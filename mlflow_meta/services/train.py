@@ -1,0 +1,151 @@
+"""Train: a meta-dataset -> the meta-model that predicts it best, registered as the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mlflow_meta.dataset import CONTEXT, columns_with
+from mlflow_meta.models.choice import Candidate, compare, spearman_on_new_tasks
+from mlflow_meta.pictures import predicted_against_actual
+from mlflow_meta.space import InferredSpace, SearchSpace, infer
+from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.trials import Direction, Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What came of a training.
+
+    Attributes:
+        run_id: The training run.
+        model_name: The registered model's name.
+        version: The new version of it, which is the champion now.
+        objective: What it predicts.
+        table: The kinds of model that were compared, the best first: `model`, `rmse`, `spearman`,
+            `spearman_new_task`; from cross-validation, in standard scores within a task.
+        n_trials: How many trials it has learned from.
+        n_tasks: Of how many tasks.
+        n_features: From how many features.
+        left_out: Param or context column -> why it is no feature.
+    """
+
+    run_id: str
+    model_name: str
+    version: str
+    objective: Objective
+    table: pd.DataFrame
+    n_trials: int
+    n_tasks: int
+    n_features: int
+    left_out: dict[str, str]
+
+
+def train(  # noqa: PLR0913 - each is a choice of its own
+    store: MlflowStore,
+    *,
+    metric: str | None = None,
+    direction: Direction | None = None,
+    experiment_names: Sequence[str] = (),
+    space: SearchSpace | None = None,
+    harvest_run_id: str | None = None,
+    model_name: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Training:
+    """Compare all kinds of meta-model on a harvest, register the best, and make it the champion.
+
+    Args:
+        store: Where the harvest is, and the model goes.
+        metric: What to predict; None for the primary metric that the experiments name.
+        direction: Which values are better; None for what the experiments or the name say.
+        experiment_names: Learn from these only; none for all that were harvested.
+        space: How to read params; None to infer it from the trials.
+        harvest_run_id: Which harvest; None for the newest.
+        model_name: What to register it as; None for `mlflow-meta-<metric>`.
+        progress: Called with what is being done.
+
+    Raises:
+        NothingToLearn: If there is no harvest, no such metric, or too little to learn from.
+    """
+    harvest_run_id, dataset = store.dataset(harvest_run_id)
+    dataset = dataset.only(experiment_names)
+    objective = dataset.objective(metric, direction)
+    trials = dataset.trials(objective)
+    inferred = InferredSpace(space, {}) if space else infer(trials)
+    candidates = compare(trials, inferred.space, progress=progress)
+    best = candidates[0]
+    encoder = best.model.encoder
+    files = registry.pack(
+        best.model, kind=best.name, objective=objective, harvest_run_id=harvest_run_id
+    )
+    name = model_name or registry.model_name(objective.metric)
+    progress("comparing them on tasks that they have not seen")
+    table = _table(candidates, trials)
+    progress(f"registering {name}")
+    with store.own_run(f"train {objective.metric}", {names.KIND: "train"}) as run_id:
+        store.log(
+            run_id,
+            params={
+                "model": best.name,
+                "metric": objective.metric,
+                "direction": objective.direction.value,
+                "n_trials": len(trials),
+                "n_tasks": trials["task"].nunique(),
+                "n_features": len(encoder.names),
+                "harvest_run_id": harvest_run_id,
+            },
+            metrics={
+                f"{row.model}.{score}": getattr(row, score)
+                for row in table.itertuples()
+                for score in ("rmse", "spearman", "spearman_new_task")
+                if pd.notna(getattr(row, score))
+            },
+        )
+        store.log_files(
+            run_id,
+            {
+                "candidates.csv": table.to_csv(index=False).encode(),
+                names.SPACE_FILE: inferred.to_yaml().encode(),
+                "predicted-against-actual.png": predicted_against_actual(best.model, objective),
+            },
+        )
+        registry.log_training_data(store, run_id, trials, harvest_run_id)
+        example = _example(trials, inferred.space)
+        version = registry.register(store, run_id, name, files, example)
+    return Training(
+        run_id=run_id,
+        model_name=name,
+        version=version,
+        objective=objective,
+        table=table,
+        n_trials=len(trials),
+        n_tasks=trials["task"].nunique(),
+        n_features=len(encoder.names),
+        left_out={**inferred.left_out, **encoder.left_out},
+    )
+
+
+def _table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.DataFrame:
+    several = trials["task"].nunique() > 1
+    return pd.DataFrame(
+        {
+            "model": [c.name for c in candidates],
+            "rmse": [c.rmse for c in candidates],
+            "spearman": [c.spearman for c in candidates],
+            "spearman_new_task": [
+                spearman_on_new_tasks(c.name, c.model, trials) if several else float("nan")
+                for c in candidates
+            ],
+        }
+    )
+
+
+def _example(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
+    """The best and the latest trial as rows of raw params, as a caller of the model sends them."""
+    rows = trials.loc[[trials["value"].idxmin(), trials.index[-1]]]
+    columns = {name: rows[f"params.{name}"] for name in space.names if f"params.{name}" in rows}
+    context = {column: rows[column] for column in columns_with(rows, *CONTEXT)}
+    frame = pd.DataFrame({"task": rows["task"], **columns, **context}).reset_index(drop=True)
+    return frame.astype(object).where(frame.notna(), None)

@@ -1,0 +1,157 @@
+"""Opening a tracking store, and saying in one line why it can't be used."""
+
+from __future__ import annotations
+
+import functools
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_latest_schema_revision, _get_schema_version
+from requests.utils import get_environ_proxies
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+from mlflow_meta.errors import StoreRefused, Unreachable, UnsupportedStore
+
+CONNECT_TIMEOUT_S = 5.0
+_PORTS = {"http": 80, "https": 443}
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_MAX_MESSAGE = 300  # characters of a server's own words that fit into one line of ours
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def connect(tracking_uri: str | None) -> tuple[str, MlflowClient]:
+    """Open the tracking store at `tracking_uri`.
+
+    Args:
+        tracking_uri: None for MLflow's own choice: MLFLOW_TRACKING_URI, else ./mlflow.db.
+
+    Returns:
+        The URI that is used, and a client for it.
+
+    Raises:
+        Unreachable: If no server listens there, or the database file does not exist.
+        UnsupportedStore: If it is a file store, or of a kind that we don't know.
+    """
+    uri = tracking_uri or mlflow.get_tracking_uri()
+    parts = urlsplit(uri)
+    kind = parts.scheme.split("+")[0]
+    if kind in ("", "file"):
+        raise UnsupportedStore(
+            f"{uri} is a file store, which can't be written to safely by several programs. Move it "
+            f"into a database with `mlflow migrate-filestore --source {_shown_path(uri)} --target "
+            "sqlite:///mlflow.db`, then pass --tracking-uri sqlite:///mlflow.db."
+        )
+    if kind == "sqlite":
+        _check_sqlite(uri)
+    if kind in _PORTS:
+        _check_listening(uri, parts.hostname or "", parts.port or _PORTS[kind])
+    if kind in _DATABASES:
+        _check_schema(uri)
+    elif kind not in _PORTS and not kind.startswith("databricks"):
+        raise UnsupportedStore(
+            f"{uri} is no tracking store that mlflow-meta knows. Pass --tracking-uri with the "
+            "address of an MLflow server (http://...) or of its database (sqlite:///..., "
+            "postgresql://..., mysql://...)."
+        )
+    return uri, _client(uri)
+
+
+def translated(method: Callable[P, R]) -> Callable[P, R]:
+    """Turn what MLflow and the network raise into our errors, in one line each."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except MlflowException as error:
+            raise _refusal(error) from error
+        except SQLAlchemyError as error:
+            raise StoreRefused(
+                f"The tracking database can't be used: {_one_line(error)}."
+            ) from error
+        except OSError as error:
+            raise StoreRefused(f"Artifacts can't be reached: {_one_line(error)}.") from error
+
+    return wrapper
+
+
+@translated
+def _client(uri: str) -> MlflowClient:
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.search_experiments(max_results=1)  # opens databases, and asks servers who we are
+    return client
+
+
+def _refusal(error: MlflowException) -> StoreRefused | Unreachable:
+    code, text = error.get_http_status_code(), _one_line(error)
+    if code in (401, 403) or "permission" in text.lower():
+        return StoreRefused(
+            f"The tracking server refuses this user: {text}. Set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) of one who may."
+        )
+    if "Max retries exceeded" in text or "Connection" in text:
+        return Unreachable(f"The tracking server stopped answering: {text}.")
+    return StoreRefused(f"The tracking server says: {text}.")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " ..."
+
+
+def _check_sqlite(uri: str) -> None:
+    # MLflow would make an empty store of any path, so a typing error would look like no runs.
+    path = Path(uri.split(":///", 1)[-1].split("?")[0])
+    if path.is_file():
+        return
+    raise Unreachable(
+        f"There is no MLflow store at {path}. Pass --tracking-uri, or set MLFLOW_TRACKING_URI, "
+        "with the address of your server or database; `mlflow-meta demo` makes a store to try."
+    )
+
+
+@translated
+def _check_schema(uri: str) -> None:
+    # MLflow would upgrade an older database in passing, which its server might then refuse.
+    engine = create_engine(uri)
+    try:
+        tables = inspect(engine).get_table_names()
+        found = _get_schema_version(engine) if "alembic_version" in tables else None
+    finally:
+        engine.dispose()
+    if found is None:
+        raise Unreachable(
+            f"The database {engine.url!r} holds no MLflow store. Is it the one that your server "
+            "has as --backend-store-uri?"
+        )
+    if found != _get_latest_schema_revision():
+        raise StoreRefused(
+            f"The database {engine.url!r} was made by another version of MLflow than the "
+            f"{mlflow.__version__} that is installed here. Pass --tracking-uri with the address of "
+            f"its server instead, or take a backup and run `mlflow db upgrade {engine.url!r}`."
+        )
+
+
+def _check_listening(uri: str, host: str, port: int) -> None:
+    # MLflow's own client would try again for minutes.
+    if get_environ_proxies(uri):
+        return  # only the proxy knows whether the server is there
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise Unreachable(
+            f"No MLflow server answers at {uri} ({error}). Is it running, and is the address right?"
+        ) from error
+
+
+def _shown_path(uri: str) -> str:
+    return urlsplit(uri).path if uri.startswith("file:") else uri

@@ -1,0 +1,227 @@
+"""The model registry: meta-models in, meta-models out, without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+
+from mlflow_meta.errors import NoModel, StoreRefused
+from mlflow_meta.models import ZOO, MetaModel
+from mlflow_meta.store import names
+from mlflow_meta.store.connection import translated
+from mlflow_meta.store.mlflow_store import MlflowStore
+from mlflow_meta.trials import Direction, Objective
+
+_PACKAGE = Path(__file__).parent.parent
+_FILES = "meta_model"
+_CARD = "card.json"
+MAX_COLUMNS = 500  # that fit into what MLflow keeps of a data set's schema
+_REQUIREMENTS = ("lightgbm", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A meta-model in the registry.
+
+    Attributes:
+        name: The registered model's name.
+        version: Which version of it.
+        run_id: The training run.
+        kind: Its kind in the zoo.
+        objective: What it predicts.
+        harvest_run_id: The harvest that it has learned from.
+        model: The meta-model itself.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    kind: str
+    objective: Objective
+    harvest_run_id: str
+    model: MetaModel
+
+
+def model_name(metric: str) -> str:
+    """The registered model's name for a metric; MLflow allows neither `/` nor `:` in it."""
+    return f"mlflow-meta-{metric.replace('/', '-').replace(':', '-')}"
+
+
+def pack(
+    model: MetaModel, *, kind: str, objective: Objective, harvest_run_id: str
+) -> dict[str, bytes]:
+    """All that serving and searching need, as file name -> content."""
+    card = {
+        "kind": kind,
+        "metric": objective.metric,
+        "direction": objective.direction.value,
+        "harvest_run_id": harvest_run_id,
+    }
+    return {_CARD: json.dumps(card, indent=1).encode(), **model.save()}
+
+
+def unpack(files: Mapping[str, bytes]) -> tuple[MetaModel, str, Objective, str]:
+    """Inverse of `pack`: the model, its kind, its objective and its harvest's run id."""
+    card = json.loads(files[_CARD])
+    model = ZOO[card["kind"]]()
+    model.load(files)
+    objective = Objective(metric=card["metric"], direction=Direction(card["direction"]))
+    return model, card["kind"], objective, card["harvest_run_id"]
+
+
+@translated
+def log_training_data(
+    store: MlflowStore, run_id: str, trials: pd.DataFrame, harvest_run_id: str
+) -> None:
+    """Log the trials that a meta-model was trained on as the input of its run."""
+    columns = [{"name": name, "type": str(trials[name].dtype)} for name in trials]
+    digest = hashlib.sha256("\n".join(trials["run_id"]).encode()).hexdigest()
+    dataset = Dataset(
+        name="meta-dataset",
+        digest=digest[:8],
+        source_type="mlflow_run",
+        source=json.dumps({"uri": f"runs:/{harvest_run_id}/{names.DATASET_FILE}"}),
+        schema=json.dumps({"mlflow_colspec": columns[:MAX_COLUMNS]}),
+        profile=json.dumps({"num_rows": len(trials), "num_elements": trials.size}),
+    )
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+    store.client.log_inputs(run_id, inputs)
+
+
+@translated
+def register(
+    store: MlflowStore, run_id: str, name: str, files: Mapping[str, bytes], example: pd.DataFrame
+) -> str:
+    """Log `files` as an MLflow model that can be served, register it, and make it the champion.
+
+    The model is code (`serving.py`) beside plain data files, and brings this package along, so that
+    it can be served where mlflow-meta is not installed.
+
+    Args:
+        store: The tracking store, which is the registry too.
+        run_id: The training run that the model belongs to.
+        name: The registered model's name.
+        files: As `pack` gives them.
+        example: Rows of raw params, for the signature and the input example.
+
+    Returns:
+        The new version.
+    """
+    objective = unpack(files)[2]
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch, _FILES)
+        data.mkdir()
+        for file_name, content in files.items():
+            (data / file_name).write_bytes(content)
+        mlflow.pyfunc.save_model(
+            str(Path(scratch, names.MODEL_FOLDER)),
+            python_model=str(_PACKAGE / "serving.py"),
+            artifacts={_FILES: str(data)},
+            code_paths=[str(_PACKAGE)],
+            signature=_signature(example),
+            input_example=example,
+            pip_requirements=[f"mlflow=={mlflow.__version__}", *_REQUIREMENTS],
+        )
+        folder = str(Path(scratch, names.MODEL_FOLDER))
+        store.client.log_artifacts(run_id, folder, names.MODEL_FOLDER)
+    _check_owner(store, name, objective)
+    run = store.client.get_run(run_id)
+    version = store.client.create_model_version(
+        name, f"{run.info.artifact_uri}/{names.MODEL_FOLDER}", run_id
+    )
+    store.client.set_registered_model_alias(name, names.CHAMPION, version.version)
+    return str(version.version)
+
+
+@translated
+def champion(
+    store: MlflowStore, *, metric: str | None = None, name: str | None = None
+) -> Registered:
+    """The meta-model with the alias `champion`.
+
+    Args:
+        store: The tracking store.
+        metric: What it is to predict; None if there is only one to choose from.
+        name: The registered model's name, where it is not our own choice.
+
+    Raises:
+        NoModel: If there is none, or several and it was not said which.
+    """
+    wanted = name or (model_name(metric) if metric else _only_model(store))
+    try:
+        version = store.client.get_model_version_by_alias(wanted, names.CHAMPION)
+    except MlflowException as error:
+        what = f"for the metric {metric!r} " if metric else ""
+        raise NoModel(
+            f"There is no meta-model {what}yet: the registry has no {wanted!r} with the alias "
+            f"{names.CHAMPION!r}. Run `mlflow-meta train"
+            + (f" --metric {metric}`." if metric else "`.")
+        ) from error
+    with tempfile.TemporaryDirectory() as scratch:
+        path = f"{names.MODEL_FOLDER}/artifacts/{_FILES}"
+        folder = Path(store.client.download_artifacts(str(version.run_id), path, scratch))
+        files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    model, kind, objective, harvest_run_id = unpack(files)
+    return Registered(
+        name=wanted,
+        version=str(version.version),
+        run_id=str(version.run_id),
+        kind=kind,
+        objective=objective,
+        harvest_run_id=harvest_run_id,
+        model=model,
+    )
+
+
+def _only_model(store: MlflowStore) -> str:
+    ours = [
+        model.name
+        for model in store.client.search_registered_models(max_results=1000)
+        if names.METRIC in (model.tags or {}) and names.CHAMPION in (model.aliases or {})
+    ]
+    if not ours:
+        raise NoModel("No meta-model has been trained yet. Run `mlflow-meta train --metric NAME`.")
+    if len(ours) > 1:
+        raise NoModel(
+            f"There are several meta-models: {', '.join(sorted(ours))}. Say which by --metric."
+        )
+    return str(ours[0])
+
+
+def _check_owner(store: MlflowStore, name: str, objective: Objective) -> None:
+    """Make the registered model, or see that the one of that name predicts the same metric."""
+    try:
+        tags = store.client.get_registered_model(name).tags or {}
+    except MlflowException:
+        store.client.create_registered_model(
+            name,
+            tags={names.METRIC: objective.metric, names.DIRECTION: objective.direction.value},
+            description=f"Predicts the {objective.metric} of a configuration without training it.",
+        )
+        return
+    if tags.get(names.METRIC) != objective.metric:
+        raise StoreRefused(
+            f"The registered model {name!r} predicts {tags.get(names.METRIC)!r}, not "
+            f"{objective.metric!r}. Pass another name by --model-name."
+        )
+
+
+def _signature(example: pd.DataFrame) -> ModelSignature:
+    # Any type: params come as numbers from programs, and as the texts that MLflow keeps.
+    inputs: list[Any] = [ColSpec(AnyType(), str(name), required=False) for name in example]
+    outputs: list[Any] = [
+        ColSpec(DataType.double, name) for name in ("prediction", "std", "low", "high")
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))

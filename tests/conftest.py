@@ -1,0 +1,201 @@
+"""Fixtures: real tracking stores, on SQLite, behind an `mlflow server`, and on Postgres."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import mlflow.data
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from trainer import loss
+
+from mlflow_meta.store import MlflowStore
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+def need(there: object, reason: str) -> None:
+    """Skip the test where something is not there; fail it where nothing may be skipped (CI)."""
+    if not there:
+        if os.environ.get("MLFLOW_META_REQUIRE_ALL"):
+            pytest.fail(f"{reason}, and MLFLOW_META_REQUIRE_ALL is set")
+        pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _no_tracking_uri_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs. Making its schema takes seconds, so tests copy it."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def sqlite_uri(empty_database: Path, tmp_path: Path) -> str:
+    """A fresh SQLite tracking store."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def client(sqlite_uri: str) -> MlflowClient:
+    """MLflow's own client on `sqlite_uri`, to look from outside."""
+    return MlflowClient(tracking_uri=sqlite_uri, registry_uri=sqlite_uri)
+
+
+@pytest.fixture
+def filled_uri(client: MlflowClient, sqlite_uri: str, tmp_path: Path) -> str:
+    """`sqlite_uri` with the runs of `fill`."""
+    fill(client, tmp_path)
+    return sqlite_uri
+
+
+@pytest.fixture
+def store(filled_uri: str) -> MlflowStore:
+    return MlflowStore(filled_uri)
+
+
+@contextmanager
+def mlflow_server(backend_uri: str, artifacts: Path) -> Iterator[str]:
+    """A real `mlflow server` on a database; yields its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend_uri]
+    command += ["--artifacts-destination", str(artifacts), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(timeout=30)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
+    """Wait until a server that was just started answers at `url`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert server.poll() is None, f"the server ended with code {server.returncode}"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"{url} did not answer within {timeout_s} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    """A Postgres of our own, on a socket in a folder of its own; ended afterwards."""
+    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    need(homes, "no Postgres is installed (apt-get install postgresql)")
+    binaries, port = homes[-1], free_port()
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        as_user: list[str] = []
+        if os.geteuid() == 0:  # Postgres refuses to run as root
+            shutil.chown(folder, "postgres", "postgres")
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        data = f"{folder}/data"
+
+        def run(*command: str) -> None:
+            subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=folder)
+
+        run(f"{binaries}/initdb", "-D", data, "-A", "trust", "-U", "mlflow")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        run(f"{binaries}/pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+        finally:
+            run(f"{binaries}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def fill(client: MlflowClient, folder: Path, n: int = 24) -> dict[str, str]:
+    """Two experiments of finished runs, as a team would have logged them; name -> id.
+
+    `sweep-a` is what tests improve; `sweep-b` is a second task on another scale. Beside the runs
+    that count there are one that failed, one that still runs and one whose metric is NaN.
+    """
+    rng = np.random.default_rng(0)
+    ids = {}
+    for name, scale in (("sweep-a", 1.0), ("sweep-b", 50.0)):
+        location = (folder / "artifacts" / name).as_uri()
+        ids[name] = client.create_experiment(name, artifact_location=location)
+        for i in range(n):
+            model = ("tree", "mlp")[i % 2]
+            lr = float(f"{10 ** rng.uniform(-4, 0):.3g}")
+            depth = int(rng.integers(2, 12)) if model == "tree" else None
+            units = int(2 ** rng.integers(3, 9)) if model == "mlp" else None
+            value = scale * (loss(model, lr, depth, units) + rng.normal(0, 0.005))
+            params = {"model": model, "lr": lr, "depth": depth, "units": units, "seed": i}
+            params["data"] = "s3://bucket/data.parquet"
+            add_run(
+                client,
+                ids[name],
+                params={key: value for key, value in params.items() if value is not None},
+                metrics={"val_loss": value, "accuracy": 1 - value / scale / 4},
+                tags={"team": "red", "gpu": ("A100", "T4")[i % 3 == 0]},
+            )
+        add_run(client, ids[name], params={"lr": 0.1}, metrics={}, status="FAILED")
+        add_run(client, ids[name], params={"lr": 0.1}, metrics={"val_loss": float("nan")})
+        add_run(client, ids[name], params={"lr": 0.1}, metrics={}, status="RUNNING")
+    return ids
+
+
+def add_run(
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    params: dict[str, object],
+    metrics: dict[str, float],
+    tags: dict[str, str] | None = None,
+    status: str = "FINISHED",
+    frame: pd.DataFrame | None = None,
+) -> str:
+    """One run, as MLflow's client logs it; its id."""
+    run_id = client.create_run(experiment_id).info.run_id
+    now_ms = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)) for key, value in params.items()],
+        metrics=[Metric(key, value, now_ms, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+    )
+    if frame is not None:
+        dataset = mlflow.data.from_pandas(frame, source="https://example.org/x.csv", name="people")
+        entity = DatasetInput(
+            dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")]
+        )
+        client.log_inputs(run_id, [entity])
+    if status != "RUNNING":
+        client.set_terminated(run_id, status)
+    return str(run_id)
