@@ -1,0 +1,183 @@
+"""What several commands share: options, progress, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from mlflow_meta.errors import MetaError
+
+if TYPE_CHECKING:
+    from mlflow_meta.space import SearchSpace
+    from mlflow_meta.store import MlflowStore
+
+P = ParamSpec("P")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
+
+def tracking_uri(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--tracking-uri`."""
+    return click.option(
+        "--tracking-uri",
+        envvar="MLFLOW_TRACKING_URI",
+        show_envvar=True,
+        metavar="URI",
+        help="Server (http://...) or database (sqlite:///...); ./mlflow.db if there is none.",
+    )(command)
+
+
+def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def dry_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--dry-run`."""
+    return click.option(
+        "--dry-run", is_flag=True, help="Show what would be written; write nothing."
+    )(command)
+
+
+def sources(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`-e/--experiment-name`, any number of them."""
+    return click.option(
+        "-e",
+        "--experiment-name",
+        "experiment_names",
+        multiple=True,
+        metavar="NAME",
+        help="Experiment to read; repeat for several. All of them by default.",
+    )(command)
+
+
+def target(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`-e/--experiment-name`, exactly one."""
+    return click.option(
+        "-e", "--experiment-name", required=True, metavar="NAME", help="The experiment to improve."
+    )(command)
+
+
+def metric(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--metric`."""
+    return click.option(
+        "--metric", metavar="NAME", help="Metric; by default the experiments' primary metric."
+    )(command)
+
+
+def direction(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--direction`."""
+    return click.option(
+        "--direction",
+        type=click.Choice(["minimize", "maximize"]),
+        help="Which values are better; by default what the experiment or the name says.",
+    )(command)
+
+
+def space_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--space`."""
+    return click.option(
+        "--space",
+        "space_path",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Search-space file, as `mlflow-meta space` writes it. Inferred by default.",
+    )(command)
+
+
+def count(default: int) -> Decorator:
+    """`-n`."""
+    return click.option(
+        "-n",
+        "n",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="How many configurations.",
+    )
+
+
+def humane(command: Callable[P, None]) -> Callable[P, None]:
+    """Show what went wrong in the world as one line and exit 1; let our own bugs show a trace."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        quiet()
+        try:
+            command(*args, **kwargs)
+        except MetaError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(INTERRUPTED)
+
+    return wrapper
+
+
+def quiet() -> None:
+    """Keep MLflow's and Alembic's own chatter off the terminal; warnings still show."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def open_store(uri: str | None) -> MlflowStore:
+    """The tracking store; its imports take seconds, so they wait until it is needed."""
+    with working("connecting"):
+        from mlflow_meta.store import MlflowStore
+
+        quiet()  # importing MLflow sets its log levels again
+        return MlflowStore(uri)
+
+
+def read_space(path: Path | None) -> SearchSpace | None:
+    """The search space in a file; None for no file."""
+    if path is None:
+        return None
+    from mlflow_meta.errors import BadSpace
+    from mlflow_meta.space import read_yaml
+
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except BadSpace as error:
+        raise BadSpace(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadSpace(f"{path} is not a text file in UTF-8.") from error
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on stderr what is being done, where a person looks on; yields how to change the words."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} ...") as status:
+        yield lambda words: status.update(f"{words} ...")
+
+
+def emit(value: dict[str, Any]) -> None:
+    """Print one JSON object; what is not a number becomes null."""
+    click.echo(json.dumps(_plain(value), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()  # a number of NumPy
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -1,0 +1,170 @@
+"""Results as tables for people and as plain data for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mlflow_meta.dataset import columns_with
+
+if TYPE_CHECKING:
+    from mlflow_meta.services.doctor import Examination
+    from mlflow_meta.services.report import Report
+    from mlflow_meta.services.suggest import Suggestions
+
+RIGHT = frozenset(
+    ["rank", "runs", "varied", "predicted", "std", "got", "rmse", "spearman", "values"]
+)
+_NO_TTY_WIDTH = 120  # columns where the output is no terminal
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table on stdout; numbers to 5 digits, texts from the server as plain text."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_NO_TTY_WIDTH)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        drawn.add_column(name, justify="right" if name.partition(" ")[0] in RIGHT else "left")
+    for row in rows:
+        drawn.add_row(*(escape(number(cell)) for cell in row))
+    console.print(drawn)
+
+
+def number(cell: Any) -> str:
+    """A cell as text: 5 significant digits, and a dash for what is not known."""
+    if isinstance(cell, float):
+        return "-" if pd.isna(cell) else f"{cell:.5g}"
+    return str(cell)
+
+
+def config(values: dict[str, Any]) -> str:
+    """A configuration on one line."""
+    return ", ".join(f"{name}={number(value)}" for name, value in values.items())
+
+
+def suggestions(found: Suggestions) -> None:
+    """The ranked suggestions."""
+    metric = found.objective.metric
+    table(
+        ["rank", f"predicted {metric}", "80% interval", "configuration"],
+        [
+            [s.rank, s.mean, f"{s.low:.5g} .. {s.high:.5g}", config(dict(s.config))]
+            for s in found.items
+        ],
+    )
+
+
+def suggestions_data(found: Suggestions) -> dict[str, Any]:
+    """The same for programs."""
+    run_ids: list[str | None] = [*found.run_ids] or [None] * len(found.items)
+    return {
+        "task": found.task,
+        "metric": found.objective.metric,
+        "direction": found.objective.direction.value,
+        "model": found.model,
+        "best_so_far": found.best_so_far,
+        "suggestions": [
+            {
+                "rank": s.rank,
+                "run_id": run_id,
+                "params": dict(s.config),
+                "predicted": s.mean,
+                "std": s.std,
+                "low": s.low,
+                "high": s.high,
+            }
+            for s, run_id in zip(found.items, run_ids, strict=True)
+        ],
+    }
+
+
+def report(found: Report) -> None:
+    """Suggested, predicted, got; and the best before and after."""
+    metric = found.objective.metric
+    rows = found.suggested
+    params = columns_with(rows, "params.")
+    table(
+        ["rank", f"predicted {metric}", "80% interval", f"got {metric}", "status", "configuration"],
+        [
+            [
+                row["rank"],
+                row["predicted"],
+                f"{row['low']:.5g} .. {row['high']:.5g}",
+                row["got"],
+                row["status"],
+                config(
+                    {
+                        c.removeprefix("params."): _shorten(row[c])
+                        for c in params
+                        if not pd.isna(row[c])
+                    }
+                ),
+            ]
+            for row in rows.to_dict("records")
+        ],
+    )
+
+
+def report_data(found: Report) -> dict[str, Any]:
+    """The same for programs."""
+    columns = ["run_id", "name", "rank", "status", "predicted", "std", "low", "high", "got"]
+    return {
+        "metric": found.objective.metric,
+        "direction": found.objective.direction.value,
+        "n_before": found.n_before,
+        "best_before": found.best_before,
+        "best_after": found.best_after,
+        "coverage": found.coverage,
+        "suggested": found.suggested[columns].to_dict("records"),
+    }
+
+
+def balance(found: Report) -> str:
+    """The result in one sentence."""
+    metric = found.objective.metric
+    done = int(found.suggested["got"].notna().sum())
+    inside = "" if pd.isna(found.coverage) else f"; {found.coverage:.0%} inside their 80% interval"
+    return (
+        f"Best {metric} of {found.n_before} runs before: {number(found.best_before)}; after "
+        f"{done} suggested ones: {number(found.best_after)}{inside}."
+    )
+
+
+def examination(found: Examination) -> None:
+    """What the doctor found."""
+    table(
+        ["", "check", "finding"],
+        [["ok" if c.ok else "!!", c.name, c.finding] for c in found.checks],
+    )
+    if len(found.experiments):
+        table(
+            ["experiment", "runs", "varied params", "metrics (runs)", "next step"],
+            [
+                [r["experiment"], r["runs"], r["varied"], r["metrics"], r["advice"]]
+                for r in found.experiments.to_dict("records")
+            ],
+        )
+
+
+def examination_data(found: Examination) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "ok": found.ok,
+        "checks": [{"name": c.name, "ok": c.ok, "finding": c.finding} for c in found.checks],
+        "experiments": found.experiments.to_dict("records"),
+        "quarantined": found.quarantined,
+    }
+
+
+def _shorten(text: Any) -> Any:
+    try:
+        return float(text) if "." in str(text) or "e" in str(text) else text
+    except ValueError:
+        return text

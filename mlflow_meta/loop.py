@@ -1,0 +1,106 @@
+"""Tune: harvest, train, suggest and work in a loop, each round wiser than the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+
+from mlflow_meta.services.harvest import harvest
+from mlflow_meta.services.report import Report, report
+from mlflow_meta.services.suggest import Suggestions, suggest
+from mlflow_meta.services.train import Training, train
+from mlflow_meta.services.work import Execution, work
+from mlflow_meta.space import SearchSpace
+from mlflow_meta.store import MlflowStore
+from mlflow_meta.trials import Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One turn of the loop.
+
+    Attributes:
+        training: The meta-model that was trained on all runs so far.
+        suggestions: What it suggested.
+        executions: What was trained of it.
+    """
+
+    training: Training
+    suggestions: Suggestions
+    executions: Sequence[Execution]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What the loop did.
+
+    Attributes:
+        rounds: Its turns, in order.
+        report: Suggested, predicted and got, and the best before and after.
+    """
+
+    rounds: Sequence[Round]
+    report: Report
+
+
+def tune(  # noqa: PLR0913 - each is a choice of its own
+    store: MlflowStore,
+    experiment_name: str,
+    command: Sequence[str],
+    *,
+    rounds: int = 3,
+    n: int = 5,
+    metric: str | None = None,
+    direction: Direction | None = None,
+    learn_from: Sequence[str] = (),
+    space: SearchSpace | None = None,
+    output: IO[str] | None = None,
+    rng: np.random.Generator | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Tuning:
+    """Harvest, train, suggest and work, `rounds` times; then harvest once more.
+
+    Args:
+        store: Where the runs are.
+        experiment_name: The experiment to improve.
+        command: The training program and its arguments, as `work` takes them.
+        rounds: How often.
+        n: How many configurations to train in each round.
+        metric: What to improve; None for the primary metric that the experiments name.
+        direction: Which values are better; None for what the experiments or the name say.
+        learn_from: Names of the experiments to learn from; none for all of the server.
+        space: Where to search; None to infer it from the experiment's runs.
+        output: Where the program's standard output goes; None for ours.
+        rng: Equal generators and results give equal suggestions; None for a fresh one.
+        progress: Called with what is being done.
+
+    Raises:
+        MetaError: As the four services do.
+        ValueError: If `rounds < 1`.
+    """
+    if rounds < 1:
+        raise ValueError(f"`rounds >= 1` must hold, but got {rounds}.")
+    rng = rng or np.random.default_rng()
+    done: list[Round] = []
+    for turn in range(1, rounds + 1):
+        progress(f"round {turn} of {rounds}: harvesting")
+        harvest(store, learn_from)
+        training = train(store, metric=metric, direction=direction, progress=progress)
+        metric = training.objective.metric
+        progress(f"round {turn} of {rounds}: searching")
+        suggestions = suggest(store, experiment_name, n=n, metric=metric, space=space, rng=rng)
+        executions = work(
+            store,
+            experiment_name,
+            command,
+            max_runs=len(suggestions.items),
+            output=output,
+            progress=lambda run, _: progress(f"training {run.name}"),
+        )
+        done.append(Round(training=training, suggestions=suggestions, executions=executions))
+    progress("harvesting the results")
+    harvest(store, learn_from)
+    return Tuning(rounds=done, report=report(store, experiment_name, metric=metric))

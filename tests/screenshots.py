@@ -1,0 +1,182 @@
+"""Take pictures of suggested runs in the stock MLflow UI, with headless Chromium.
+
+Needs playwright (`pip install playwright`, whose own browsers are not used) and Chromium on the
+PATH (`apt-get install chromium`):
+
+    python tests/screenshots.py --store sqlite:///mlflow.db --experiment demo-digits
+
+It starts `mlflow server` on the store, writes `suggested-runs.png` (the runs table, as a first
+visitor finds it) and `suggested-run.png` (the page of the uppermost SCHEDULED run), and stops the
+server. `serving`, `chromium` and `runs_table` are for tests that look at the UI.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlflow import MlflowClient
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+
+START_S = 120.0
+STOP_S = 20.0
+PAGE_S = 60.0
+SETTLE_MS = 1000
+SIZE: ViewportSize = {"width": 1400, "height": 700}  # pixels
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# MLflow's chat panel opens by itself over a third of the page on a browser's first visit.
+VISITED = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+# A row is drawn as two elements, pinned columns and others; rows outside the frame exist too.
+ROWS = """() => {
+    const names = new Map([...document.querySelectorAll('.ag-header-cell')].map(
+        cell => [cell.getAttribute('col-id'), cell.innerText.trim()]));
+    const frame = document.querySelector('.ag-body-viewport').getBoundingClientRect();
+    const rows = new Map();
+    for (const cell of document.querySelectorAll('.ag-row .ag-cell')) {
+        const box = cell.getBoundingClientRect();
+        const name = names.get(cell.getAttribute('col-id'));
+        if (!name || box.top < frame.top || box.bottom > frame.bottom
+            || box.right <= frame.left || box.left >= frame.right) continue;
+        const row = cell.closest('.ag-row');
+        const index = Number(row.getAttribute('row-index'));
+        if (!rows.has(index)) rows.set(index, {run_id: row.getAttribute('row-id')});
+        rows.get(index)[name] = (cell.querySelector('a') ?? cell).innerText.trim();
+    }
+    return [...rows.keys()].sort((a, b) => a - b).map(index => rows.get(index));
+}"""
+
+
+@contextmanager
+def serving(store_uri: str) -> Iterator[str]:
+    """Run `mlflow server` on a store, and yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    quiet = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with tempfile.TemporaryFile() as log:
+        # The server has children: in a session of its own, the whole group can be ended.
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=quiet, start_new_session=True
+        )
+        try:
+            if not _healthy(server, url):
+                log.seek(0)
+                words = log.read().decode(errors="replace")[-2000:]
+                raise RuntimeError(f"`mlflow server` has not started in {START_S} s: {words}")
+            yield url
+        finally:
+            _end_group(server)
+
+
+def _healthy(server: subprocess.Popen[bytes], url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(OSError):
+            direct.open(f"{url}/health", timeout=5).close()
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(STOP_S)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+@contextmanager
+def chromium() -> Iterator[Page]:
+    """Start Debian's headless Chromium, and yield an empty page."""
+    path = shutil.which("chromium")
+    if path is None:
+        raise FileNotFoundError("No chromium on the PATH: `apt-get install chromium`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        try:
+            page = browser.new_page(viewport=SIZE)
+            page.set_default_timeout(1000 * PAGE_S)
+            page.add_init_script(VISITED)
+            yield page
+        finally:
+            browser.close()
+
+
+def runs_table(page: Page, base_url: str, experiment_id: str) -> list[dict[str, str]]:
+    """Open an experiment's runs table, as a first visitor finds it, and read what is in sight.
+
+    Returns:
+        The rows from the top, each the text of its cells by the column's heading (`Run Name`,
+        `Created`, `Source`, ...), whole where the picture shortens it, and `run_id`.
+    """
+    page.goto(f"{base_url}/#/experiments/{experiment_id}/runs?workflowType=machine_learning")
+    page.locator(".ag-center-cols-container .ag-row").first.wait_for()
+    rows: list[dict[str, str]] = []
+    while not rows or rows != page.evaluate(ROWS):  # until it stands still
+        rows = page.evaluate(ROWS)
+        page.wait_for_timeout(SETTLE_MS)
+    return rows
+
+
+def run_page(page: Page, base_url: str, experiment_id: str, run_id: str) -> None:
+    """Open a run's page, with the whole of its description."""
+    page.goto(
+        f"{base_url}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    )
+    page.get_by_text("Description", exact=True).first.wait_for()
+    page.wait_for_timeout(SETTLE_MS)
+    folded = page.get_by_text("Show more", exact=True)
+    if folded.count():
+        folded.first.click()
+
+
+def main() -> None:
+    """Take both pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--store", required=True, metavar="URI", help="sqlite:///mlflow.db")
+    parser.add_argument("--experiment", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, default=Path("notebooks/images"), metavar="FOLDER")
+    arguments = parser.parse_args()
+    with serving(arguments.store) as url, chromium() as page:
+        client = MlflowClient(url)
+        experiment = client.get_experiment_by_name(arguments.experiment)
+        if experiment is None:
+            parser.error(f"{arguments.store} has no experiment {arguments.experiment!r}")
+        scheduled = client.search_runs(
+            [experiment.experiment_id], "attributes.status = 'SCHEDULED'", max_results=1
+        )
+        if not scheduled:
+            parser.error(f"no run in {arguments.experiment!r} is SCHEDULED: suggest some first")
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        runs_table(page, url, experiment.experiment_id)
+        page.screenshot(path=arguments.out / "suggested-runs.png")
+        run_page(page, url, experiment.experiment_id, scheduled[0].info.run_id)
+        page.screenshot(path=arguments.out / "suggested-run.png")
+
+
+if __name__ == "__main__":
+    main()

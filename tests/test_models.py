@@ -1,0 +1,177 @@
+"""Tests for models/: the shipped contract over the whole zoo, and what holds it together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction
+from mlflow_meta.models.choice import compare, spearman_on_new_tasks
+from mlflow_meta.models.meta_model import cross_predict, folds_across, folds_within
+from mlflow_meta.space import SearchSpace
+from mlflow_meta.testing import check_meta_model
+
+SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+
+
+def bowl(n: int, task: str = "a", best_x: float = 0.3) -> pd.DataFrame:
+    x = np.random.default_rng(len(task) + n).random(n)
+    return pd.DataFrame({"task": task, "value": (x - best_x) ** 2, "params.x": x})
+
+
+class OnlyTheAverage:
+    """A regressor that keeps the protocol, and learns nothing."""
+
+    def fit(self, X: NDArray[np.float64], y: NDArray[np.float64], *, seed: int) -> None:
+        self.mean, self.std = float(y.mean()), float(y.std())
+
+    def predict(self, X: NDArray[np.float64]) -> Prediction:
+        return Prediction(np.full(len(X), self.mean), np.full(len(X), self.std))
+
+    def save(self) -> dict[str, bytes]:
+        return {"average.json": json.dumps([self.mean, self.std]).encode()}
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        self.mean, self.std = json.loads(files["average.json"])
+
+
+class SeesOtherRows(OnlyTheAverage):
+    def predict(self, X: NDArray[np.float64]) -> Prediction:
+        bowl_in_lr = (X[:, 0] - 0.5) ** 2  # right for the contract's trials
+        return Prediction(bowl_in_lr - bowl_in_lr.mean(), np.ones(len(X)))
+
+
+class ForgetsItsNoise(OnlyTheAverage):
+    def load(self, files: Mapping[str, bytes]) -> None:
+        super().load(files)
+        self.std = 7.0
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_meta_model_contract(name: str) -> None:
+    check_meta_model(ZOO[name])
+
+
+@pytest.mark.parametrize(
+    ("regressor", "complaint"),
+    [
+        (OnlyTheAverage, "beats the average"),
+        (SeesOtherRows, "rows must not see each other"),
+        (ForgetsItsNoise, "survive save and load"),
+    ],
+)
+def test_the_contract_refuses_a_model_that_breaks_it(
+    regressor: Callable[[], OnlyTheAverage], complaint: str
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_meta_model(lambda: MetaModel(regressor))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_saved_files_are_plain_text_or_arrays_without_pickle(name: str) -> None:
+    model = ZOO[name]()
+    model.fit(bowl(12), SPACE)
+    for file, content in model.save().items():
+        assert file.endswith((".json", ".npz", ".txt"))
+        assert file.endswith(".npz") or content.decode().isprintable() or "\n" in content.decode()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_tasks_of_one_trial_among_others_teach_without_a_warning(name: str) -> None:
+    singles = [bowl(1, task=f"single {i}") for i in range(MIN_TRIALS - 2)]
+    model = ZOO[name]()
+    trials = pd.concat([bowl(2), *singles], ignore_index=True)
+    model.fit(trials, SPACE)
+    assert np.all(np.isfinite(model.predict(trials).mean))
+
+
+@pytest.mark.parametrize("n", [0, 1, MIN_TRIALS - 1])
+def test_too_few_trials_say_how_many_more_are_needed(n: int) -> None:
+    with pytest.raises(NothingToLearn, match=f"Train {MIN_TRIALS - n} more"):
+        ZOO["linear"]().fit(bowl(n), SPACE)
+
+
+def test_trials_that_are_all_equally_good_teach_nothing() -> None:
+    trials = pd.concat([bowl(9).assign(value=1.0), bowl(9, task="b").assign(value=2.0)])
+    with pytest.raises(NothingToLearn, match="All 18 runs are equally good within their task"):
+        ZOO["linear"]().fit(trials, SPACE)
+
+
+def test_a_missing_column_and_a_value_that_is_not_finite_are_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match=r"\['task'\] is missing"):
+        ZOO["linear"]().fit(bowl(9).drop(columns="task"), SPACE)
+    with pytest.raises(ValueError, match="must be finite"):
+        ZOO["linear"]().fit(bowl(9).assign(value=[np.nan, *range(8)]), SPACE)
+
+
+def test_an_unknown_task_is_put_on_the_scale_of_all_trials_together() -> None:
+    low, high = bowl(20), bowl(20, task="b")
+    model = ZOO["linear"]()
+    model.fit(pd.concat([low, high.assign(value=high["value"] + 100.0)]), SPACE)
+    everything = model.scale_of("never seen").values
+    assert (everything.min(), everything.max()) == (low["value"].min(), high["value"].max() + 100.0)
+
+
+def test_every_fold_within_tasks_has_a_fifth_of_every_task() -> None:
+    tasks = np.array(["a"] * 23 + ["b"] * 10, dtype=object)
+    folds = folds_within(tasks)
+    for task, n in (("a", 23), ("b", 10)):
+        sizes = np.bincount(folds[tasks == task], minlength=5)
+        assert sizes.sum() == n
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_folds_across_never_cut_a_task() -> None:
+    tasks = np.array(list("abcdefg") * 3, dtype=object)
+    folds = folds_across(tasks)
+    assert len(set(folds)) == 5
+    assert all(len(set(folds[tasks == task])) == 1 for task in set(tasks))
+
+
+def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
+    class Remembers(OnlyTheAverage):
+        def fit(self, X: NDArray[np.float64], y: NDArray[np.float64], *, seed: int) -> None:
+            self.seen = set(X[:, 0])
+
+        def predict(self, X: NDArray[np.float64]) -> Prediction:
+            unseen = np.array([float(x not in self.seen) for x in X[:, 0]])
+            return Prediction(unseen, np.full(len(X), float(len(self.seen))))
+
+    X = np.arange(10.0)[:, None]
+    predicted = cross_predict(Remembers, X, np.zeros(10), np.arange(10) % 5)
+    assert predicted.mean.tolist() == [1.0] * 10
+    assert predicted.std.tolist() == [8.0] * 10
+
+
+def test_compare_puts_the_smallest_error_first_and_reports_each_name_once() -> None:
+    seen: list[str] = []
+    candidates = compare(bowl(30), SPACE, progress=seen.append)
+    assert [c.rmse for c in candidates] == sorted(c.rmse for c in candidates)
+    assert {c.name for c in candidates} == set(ZOO)
+    assert seen == [f"cross-validating {name}" for name in ZOO]
+
+
+def test_new_tasks_are_ranked_by_what_other_tasks_taught() -> None:
+    trials = pd.concat([bowl(20), bowl(20, task="bb"), bowl(20, task="ccc")], ignore_index=True)
+    model = ZOO["linear"]()
+    model.fit(trials, SPACE)
+    assert spearman_on_new_tasks("linear", model, trials) > 0.9
+    contrary = trials.assign(value=trials["value"].where(trials["task"] != "a", -trials["value"]))
+    assert spearman_on_new_tasks("linear", model, contrary) < 0.5
+
+
+def test_with_one_task_nothing_is_known_of_new_tasks() -> None:
+    model = ZOO["linear"]()
+    model.fit(bowl(20), SPACE)
+    assert spearman_on_new_tasks("linear", model, bowl(20)) == -1.0
+
+
+def test_a_prediction_has_one_std_for_each_mean() -> None:
+    with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
+        Prediction(np.zeros(2), np.zeros(3))

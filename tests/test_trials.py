@@ -1,0 +1,45 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_meta.trials import Direction, Objective, Suggestion
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_the_smallest_signed_metric_is_the_best_one(metrics: list[float]) -> None:
+    for direction, best in ((Direction.MINIMIZE, min), (Direction.MAXIMIZE, max)):
+        assert min(metrics, key=lambda m, sign=direction.sign: sign * m) == best(metrics)
+
+
+def test_a_direction_is_what_it_spells() -> None:
+    assert Direction("minimize") is Direction.MINIMIZE
+    assert Direction.MAXIMIZE.value == "maximize"
+
+
+def test_an_objective_needs_the_name_of_a_metric() -> None:
+    with pytest.raises(ValueError, match="needs the name of a metric"):
+        Objective(metric="", direction=Direction.MINIMIZE)
+
+
+def suggestion(**changes: float) -> Suggestion:
+    values = {"mean": 0.5, "std": 0.1, "low": 0.4, "high": 0.7, **changes}
+    return Suggestion(rank=int(values.pop("rank", 1)), config={"lr": 0.1}, **values)
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_ranks_begin_at_1(rank: int) -> None:
+    with pytest.raises(ValueError, match=rf"`rank >= 1` must hold, but got {rank}"):
+        suggestion(rank=rank)
+
+
+@pytest.mark.parametrize("changes", [{"low": 0.6}, {"high": 0.45}, {"mean": float("nan")}])
+def test_an_interval_holds_its_mean(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="`low <= mean <= high` must hold, but suggestion 1 has"):
+        suggestion(**changes)
+
+
+def test_what_travels_can_not_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        suggestion().rank = 2  # type: ignore[misc]
