@@ -57,7 +57,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     direction: Direction | None = None,
     learn_from: Sequence[str] = (),
     space: SearchSpace | None = None,
-    output: IO[str] | None = None,
+    output: IO[str] | int | None = None,
     rng: np.random.Generator | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
@@ -73,7 +73,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         direction: Which values are better; None for what the experiments or the name say.
         learn_from: Names of the experiments to learn from; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
-        output: Where the program's standard output goes; None for ours.
+        output: Where the program's standard output goes, a file or its number; None for ours.
         rng: Equal generators and results give equal suggestions; None for a fresh one.
         progress: Called with what is being done.
 

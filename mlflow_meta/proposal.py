@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from mlflow_meta.acquisition import expected_improvement
 from mlflow_meta.dataset import CONTEXT, columns_with, config_of, frame_of
@@ -26,7 +27,7 @@ from mlflow_meta.trials import Config, ConfigValue
 Vector = NDArray[np.float64]
 
 N_ELITES = 10  # best trials of each task from which the search also starts
-POOL = 500  # random configurations among which the most distant are chosen
+POOL = 500  # random configurations that stand for the space where it is to be covered evenly
 NEAR = 0.15  # distance, per parameter on the unit scale, within which two configs teach the same
 
 
@@ -128,24 +129,23 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
 def spread_out(
     space: SearchSpace, n: int, *, tried: Sequence[Config], rng: np.random.Generator
 ) -> list[dict[str, ConfigValue]]:
-    """Up to `n` configurations far from each other and from those tried, when nothing is known."""
+    """Up to `n` configurations that, with those tried, cover the space evenly: nothing is known."""
     anywhere = local_search(space, lambda configs: np.zeros(len(configs)), start=[], rng=rng)
     found = _without(anywhere, space, tried)
-    order = rng.permutation(len(found.configs))[: max(POOL, 20 * n)]
+    order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
     positions = _positions(space, [*pool, *tried])
-    distance = np.full(len(pool), np.inf)
-    for place in positions[len(pool) :]:
-        distance = np.minimum(distance, np.linalg.norm(positions[: len(pool)] - place, axis=1))
-    chosen: list[dict[str, ConfigValue]] = []
+    away = cdist(positions, positions[: len(pool)])
+    # Greedy facility location: each choice lowers the mean distance of the pool to the nearest
+    # choice the most. The point farthest from the others would always lie in a corner.
+    distance = np.min(away[len(pool) :], axis=0, initial=np.sqrt(positions.shape[1]))
+    chosen: list[int] = []
     for _ in range(min(n, len(pool))):
-        i = int(np.argmax(distance))
-        chosen.append(dict(pool[i]))
-        distance = np.minimum(
-            distance, np.linalg.norm(positions[: len(pool)] - positions[i], axis=1)
-        )
-        distance[i] = -np.inf
-    return chosen
+        gains = np.maximum(distance - away[: len(pool)], 0.0).sum(axis=1)
+        gains[chosen] = -1.0
+        chosen.append(int(np.argmax(gains)))
+        distance = np.minimum(distance, away[chosen[-1]])
+    return [dict(pool[i]) for i in chosen]
 
 
 def tried_on(trials: pd.DataFrame, task: str) -> list[dict[str, ConfigValue]]:

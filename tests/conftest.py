@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -21,6 +17,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from servers import free_port
 from trainer import loss
 
 from mlflow_meta.store import MlflowStore
@@ -73,45 +70,6 @@ def filled_uri(client: MlflowClient, sqlite_uri: str, tmp_path: Path) -> str:
 @pytest.fixture
 def store(filled_uri: str) -> MlflowStore:
     return MlflowStore(filled_uri)
-
-
-@contextmanager
-def mlflow_server(backend_uri: str, artifacts: Path) -> Iterator[str]:
-    """A real `mlflow server` on a database; yields its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend_uri]
-    command += ["--artifacts-destination", str(artifacts), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(timeout=30)
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
-    """Wait until a server that was just started answers at `url`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        assert server.poll() is None, f"the server ended with code {server.returncode}"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"{url} did not answer within {timeout_s} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -5,30 +5,21 @@ PATH (`apt-get install chromium`):
 
     python tests/screenshots.py --store sqlite:///mlflow.db --experiment demo-digits
 
-It starts `mlflow server` on the store, writes `suggested-runs.png` (the runs table, as a first
-visitor finds it) and `suggested-run.png` (the page of the uppermost SCHEDULED run), and stops the
-server. `serving`, `chromium` and `runs_table` are for tests that look at the UI.
+It starts `mlflow server` on the store, writes `suggested-runs.png` (the runs table, in the view
+that `mlflow-meta suggest` prints) and `suggested-run.png` (the page of the uppermost SCHEDULED
+run), and stops the server. `chromium` and `runs_table` are for tests that look at the UI.
 """
 
 import argparse
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow import MlflowClient
 from playwright.sync_api import Page, ViewportSize, sync_playwright
+from servers import mlflow_server
 
-START_S = 120.0
-STOP_S = 20.0
 PAGE_S = 60.0
 SETTLE_MS = 1000
 SIZE: ViewportSize = {"width": 1400, "height": 700}  # pixels
@@ -64,52 +55,6 @@ ROWS = """() => {
 
 
 @contextmanager
-def serving(store_uri: str) -> Iterator[str]:
-    """Run `mlflow server` on a store, and yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    quiet = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    with tempfile.TemporaryFile() as log:
-        # The server has children: in a session of its own, the whole group can be ended.
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, env=quiet, start_new_session=True
-        )
-        try:
-            if not _healthy(server, url):
-                log.seek(0)
-                words = log.read().decode(errors="replace")[-2000:]
-                raise RuntimeError(f"`mlflow server` has not started in {START_S} s: {words}")
-            yield url
-        finally:
-            _end_group(server)
-
-
-def _healthy(server: subprocess.Popen[bytes], url: str) -> bool:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        with suppress(OSError):
-            direct.open(f"{url}/health", timeout=5).close()
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def _end_group(server: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(STOP_S)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-
-
-@contextmanager
 def chromium() -> Iterator[Page]:
     """Start Debian's headless Chromium, and yield an empty page."""
     path = shutil.which("chromium")
@@ -126,14 +71,23 @@ def chromium() -> Iterator[Page]:
             browser.close()
 
 
-def runs_table(page: Page, base_url: str, experiment_id: str) -> list[dict[str, str]]:
+def runs_table(
+    page: Page, base_url: str, experiment_id: str, view: str = ""
+) -> list[dict[str, str]]:
     """Open an experiment's runs table, as a first visitor finds it, and read what is in sight.
+
+    Args:
+        page: An empty one.
+        base_url: The server's address.
+        experiment_id: Which experiment.
+        view: The address of a view, from the server's root; empty for the default table.
 
     Returns:
         The rows from the top, each the text of its cells by the column's heading (`Run Name`,
         `Created`, `Source`, ...), whole where the picture shortens it, and `run_id`.
     """
-    page.goto(f"{base_url}/#/experiments/{experiment_id}/runs?workflowType=machine_learning")
+    default = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    page.goto(base_url + (view or default))
     page.locator(".ag-center-cols-container .ag-row").first.wait_for()
     rows: list[dict[str, str]] = []
     while not rows or rows != page.evaluate(ROWS):  # until it stands still
@@ -161,7 +115,7 @@ def main() -> None:
     parser.add_argument("--experiment", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("notebooks/images"), metavar="FOLDER")
     arguments = parser.parse_args()
-    with serving(arguments.store) as url, chromium() as page:
+    with mlflow_server(arguments.store) as url, chromium() as page:
         client = MlflowClient(url)
         experiment = client.get_experiment_by_name(arguments.experiment)
         if experiment is None:
@@ -172,7 +126,10 @@ def main() -> None:
         if not scheduled:
             parser.error(f"no run in {arguments.experiment!r} is SCHEDULED: suggest some first")
         arguments.out.mkdir(parents=True, exist_ok=True)
-        runs_table(page, url, experiment.experiment_id)
+        key = next(k for k in experiment.tags if k.startswith("mlflow.sharedViewState."))
+        view = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        view += f"&viewStateShareKey={key.removeprefix('mlflow.sharedViewState.')}"
+        runs_table(page, url, experiment.experiment_id, view)
         page.screenshot(path=arguments.out / "suggested-runs.png")
         run_page(page, url, experiment.experiment_id, scheduled[0].info.run_id)
         page.screenshot(path=arguments.out / "suggested-run.png")

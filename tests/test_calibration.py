@@ -44,7 +44,7 @@ def test_few_trials_give_at_least_the_coverage_they_say_on_average(level: float)
 
 def test_the_std_is_half_of_the_central_68_percent() -> None:
     learned = Calibration.learn(*simulated(5000, seed=0, std_is_off_by=0.2))
-    y, mean, std = simulated(5000, seed=3, std_is_off_by=0.2)
+    _, mean, std = simulated(5000, seed=3, std_is_off_by=0.2)
     low, high = learned.interval(mean, std, 0.68)
     np.testing.assert_allclose(learned.std(std), (high - low) / 2)
     np.testing.assert_allclose(learned.std(std), std / 0.2, rtol=0.05)

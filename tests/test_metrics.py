@@ -6,9 +6,9 @@ from scipy import stats
 
 from mlflow_meta.metrics import coverage, rmse, spearman
 
-vectors = st.lists(
-    st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=30
-).map(lambda pairs: np.array(pairs, dtype=float).T)
+vectors = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=30).map(
+    lambda pairs: np.array(pairs, dtype=float).T
+)
 
 
 @given(vectors)

@@ -1,4 +1,4 @@
-"""Tests for search/: against brute force where that is possible, against the law where it is not."""
+"""Tests for search/: against brute force where that is possible, else against the law."""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ from mlflow_meta.cli.options import emit, humane, open_store, read_space, workin
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlflow_meta.store import MlflowStore
     from mlflow_meta.trials import Direction
+
+STDERR = 2  # the number of our standard error, where a training's own output goes
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -297,6 +300,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
         click.echo("Nothing was written (--dry-run).", err=True)
     else:
         click.echo(f"Scheduled {len(found.run_ids)} runs in {experiment_name}.")
+        click.echo(f"See them: {_address(store, found.view)}")
         click.echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
 
 
@@ -345,7 +349,7 @@ def work(
         experiment_name,
         command,
         max_runs=max_runs,
-        output=sys.stderr,
+        output=STDERR,
         progress=lambda waiting, argv: click.echo(f"{waiting.name}: {' '.join(argv)}", err=True),
     )
     failed = [execution for execution in done if execution.exit_code]
@@ -425,7 +429,7 @@ def tune(  # noqa: PLR0913 - one argument an option
             direction=_direction(direction),
             learn_from=learn_from,
             space=given,
-            output=sys.stderr,
+            output=STDERR,
             rng=_rng(seed),
             progress=say,
         )
@@ -526,6 +530,13 @@ def demo(folder: Path, as_json: bool) -> None:
     show.report(done.report)
     click.echo(show.balance(done.report))
     click.echo(done.guide)
+
+
+def _address(store: MlflowStore, view: str) -> str:
+    """Where to see a view: the server, or the UI that is started on a database."""
+    if store.uri.startswith("http"):
+        return store.uri.rstrip("/") + view
+    return f"run `mlflow ui --backend-store-uri {store.uri}`, then open http://127.0.0.1:5000{view}"
 
 
 def _direction(text: str | None) -> Direction | None:

@@ -74,7 +74,7 @@ def demo(folder: Path, *, progress: Callable[[str], None] = lambda _: None) -> D
             rng=np.random.default_rng(SEED),
             progress=progress,
         )
-    return Demo(uri=uri, report=done.report, guide=_guide(uri))
+    return Demo(uri=uri, report=done.report, guide=_guide(uri, done.rounds[-1].suggestions.view))
 
 
 def _sweep(uri: str, progress: Callable[[str], None]) -> None:
@@ -110,16 +110,15 @@ def _train(uri: str, options: Sequence[str]) -> None:
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GIT_PYTHON_REFRESH": "quiet"}
 
 
-def _guide(uri: str) -> str:
+def _guide(uri: str, view: str) -> str:
     return (
         f"\nThe store: {uri}\n"
         f"See it in the MLflow UI:\n"
         f"    mlflow ui --backend-store-uri {uri}\n"
-        f"Open http://127.0.0.1:5000, then the experiment demo-{TARGET}. On top of its runs stand\n"
-        f"five called 'suggested 1: {METRIC} ...' and so on. Open one: its description says what "
-        f"was expected.\n"
-        f"Add the column predicted_{METRIC} beside {METRIC} to compare. In the experiment "
-        f"mlflow-meta lie the\nharvest and the training; under Models, the champion that made the "
-        f"suggestions.\n"
-        f"Go on:  mlflow-meta suggest -e demo-wine --tracking-uri {uri}"
+        f"then open http://127.0.0.1:5000{view}\n"
+        f"On top stand the runs called 'suggested 1: ...' and so on, with what was predicted beside\n"
+        f"what they got; open one, and its description says what was expected and why. The\n"
+        f"experiment mlflow-meta holds the harvest and the training; Models holds the champion.\n"
+        f"Go on with another data set:\n"
+        f"    mlflow-meta suggest -e demo-wine --tracking-uri {uri}"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from mlflow_meta.models.gaussian_process import GaussianProcess
 from mlflow_meta.models.linear import QuadraticRidge
 from mlflow_meta.models.meta_model import MIN_TRIALS, MetaModel
 from mlflow_meta.models.network import ShallowNetwork
@@ -15,5 +16,6 @@ ZOO: dict[str, Callable[[], MetaModel]] = {
     "linear": partial(MetaModel, QuadraticRidge),
     "network": partial(MetaModel, ShallowNetwork),
     "lightgbm": partial(MetaModel, BoostedTrees),
+    "gaussian_process": partial(MetaModel, GaussianProcess),
 }
 """Name -> factory without arguments of every kind of meta-model that is compared."""

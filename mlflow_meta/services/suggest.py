@@ -29,6 +29,8 @@ class Suggestions:
         objective: What they are to improve.
         best_so_far: The best value of the metric among the task's trials; nan if it has none.
         model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
+        view: Address of a view of the MLflow UI that shows them beside the runs, from the server's
+            root; empty after a dry run.
     """
 
     items: Sequence[Suggestion]
@@ -37,6 +39,7 @@ class Suggestions:
     objective: Objective
     best_so_far: float
     model: str
+    view: str
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own
@@ -86,19 +89,13 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     values = trials.loc[trials["task"] == task, "value"]
     best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
     run_ids: list[str] = []
-    if not dry_run:
-        # The UI shows the newest run first: written last to first, the best one is on top.
-        for item in reversed(items):
-            run_ids.insert(
-                0,
-                store.schedule(
-                    experiment_name,
-                    item,
-                    champion.objective,
-                    note=_note(item, champion, task, best, len(values)),
-                    tags=_lineage(champion, task),
-                ),
-            )
+    # The UI shows the newest run first: written last to first, the best one is on top.
+    for item in [] if dry_run else reversed(items):
+        note = _note(item, champion, task, best, len(values))
+        tags = _lineage(champion, task)
+        run_id = store.schedule(experiment_name, item, champion.objective, note=note, tags=tags)
+        run_ids.insert(0, run_id)
+    view = "" if dry_run else store.share_view(experiment_name, champion.objective, space.names)
     return Suggestions(
         items=items,
         run_ids=run_ids,
@@ -106,6 +103,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         objective=champion.objective,
         best_so_far=best,
         model=f"{champion.name} v{champion.version}",
+        view=view,
     )
 
 

@@ -40,7 +40,7 @@ def work(
     command: Sequence[str],
     *,
     max_runs: int | None = None,
-    output: IO[str] | None = None,
+    output: IO[str] | int | None = None,
     progress: Callable[[Scheduled, Sequence[str]], None] = lambda _, __: None,
 ) -> list[Execution]:
     """Train what is scheduled in an experiment, best rank first, until nothing waits.
@@ -54,7 +54,7 @@ def work(
         experiment_name: Whose.
         command: The program and its arguments.
         max_runs: How many at most.
-        output: Where the program's standard output goes; None for ours.
+        output: Where the program's standard output goes, a file or its number; None for ours.
         progress: Called before each training with the run and the program's arguments.
 
     Raises:
@@ -96,7 +96,9 @@ def arguments(command: Sequence[str], params: Mapping[str, str]) -> list[str]:
     return [_PLACEHOLDER.sub(lambda match: params[match[1]], word) for word in command]
 
 
-def _execute(store: MlflowStore, run_id: str, argv: Sequence[str], output: IO[str] | None) -> int:
+def _execute(
+    store: MlflowStore, run_id: str, argv: Sequence[str], output: IO[str] | int | None
+) -> int:
     environment = {**os.environ, "MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": store.uri}
     succeeded = False
     try:

@@ -92,7 +92,13 @@ class Float:
     def from_unit(self, unit: Vector) -> list[ConfigValue]:
         """The values at `unit (n,)`, cut to the bounds and put on the grid."""
         values = _from_unit(np.clip(unit, 0.0, 1.0), self.low, self.high, self.log)
-        return [self._allowed(float(value)) for value in values]
+        return [self._allowed(self._short(float(value))) for value in values]
+
+    def _short(self, value: float) -> float:
+        """`value` without digits that nobody chose: 5 of its own or, if linear, of the range."""
+        if self.log:
+            return float(f"{value:.5g}")
+        return round(value, 5 - math.ceil(math.log10(self.high - self.low)))
 
     def nearest(self, value: ConfigValue) -> ConfigValue | None:
         """The allowed value next to `value`; None where that is no number."""

@@ -11,6 +11,8 @@ what died half-way is never taken for whole: it stays RUNNING, or is marked FAIL
 from __future__ import annotations
 
 import getpass
+import hashlib
+import json
 import os
 import tempfile
 import time
@@ -25,7 +27,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from mlflow_meta.dataset import MetaDataset
@@ -165,9 +167,9 @@ class MlflowStore:
         try:
             yield run_id
         except BaseException:
-            self.client.set_terminated(run_id, "FAILED")
+            self._end(run_id, "FAILED")
             raise
-        self.client.set_terminated(run_id, "FINISHED")
+        self._end(run_id, "FINISHED")
 
     @translated
     def _create_own_run(self, name: str, tags: Mapping[str, str]) -> str:
@@ -269,7 +271,8 @@ class MlflowStore:
             The new run's id.
         """
         (experiment,) = self.experiments([experiment_name])
-        name = f"suggested {suggestion.rank}: {objective.metric} {suggestion.mean:.5g}"
+        # MLflow's runs table shows some 20 characters of a name: the number must be among them.
+        name = f"suggested {suggestion.rank}: {suggestion.mean:.4g}"
         all_tags = {
             **_origin(),
             **tags,
@@ -284,14 +287,48 @@ class MlflowStore:
             run_id,
             params=suggestion.config,
             metrics={
-                predicted: suggestion.mean,
-                f"{predicted}_std": suggestion.std,
-                f"{predicted}_low": suggestion.low,
-                f"{predicted}_high": suggestion.high,
+                predicted: _rounded(suggestion.mean),
+                f"{predicted}_std": _rounded(suggestion.std),
+                f"{predicted}_low": _rounded(suggestion.low),
+                f"{predicted}_high": _rounded(suggestion.high),
             },
         )
         self.client.update_run(run_id, status="SCHEDULED")
         return run_id
+
+    @translated
+    def share_view(
+        self, experiment_name: str, objective: Objective, param_names: Sequence[str]
+    ) -> str:
+        """Save a view of the runs table that shows predictions, results and params as columns.
+
+        MLflow's UI lists it under Views. By default its table shows neither metrics nor params.
+
+        Returns:
+            The address of the view, from the server's root; other UIs than 3.17's may ignore it.
+        """
+        (experiment,) = self.experiments([experiment_name])
+        predicted = names.PREDICTED + objective.metric
+        metrics = [predicted, f"{predicted}_std", objective.metric]
+        columns = [
+            *(f"metrics.`{name}`" for name in metrics),
+            *(f"params.`{name}`" for name in param_names),
+        ]
+        now_ms = int(time.time() * 1000)
+        view = {
+            "name": f"Suggested for {objective.metric}",
+            "createdAt": now_ms,
+            "updatedAt": now_ms,
+            "state": json.dumps({"selectedColumns": columns}),
+        }
+        key = hashlib.sha256(objective.metric.encode()).hexdigest()[:32]
+        self.client.set_experiment_tag(
+            experiment.experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view)
+        )
+        return (
+            f"/#/experiments/{experiment.experiment_id}/runs"
+            f"?workflowType=machine_learning&viewStateShareKey={key}"
+        )
 
     @translated
     def scheduled(self, experiment_name: str) -> list[Scheduled]:
@@ -338,9 +375,16 @@ class MlflowStore:
         """End a claimed run; one that its own training has ended already stays as it is."""
         status = self.client.get_run(run_id).info.status
         if status in ("RUNNING", "SCHEDULED"):
-            self.client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+            self._end(run_id, "FINISHED" if succeeded else "FAILED")
         elif status == "FINISHED" and not succeeded:
-            self.client.set_terminated(run_id, "FAILED")
+            self._end(run_id, "FAILED")
+
+    @translated
+    def _end(self, run_id: str, status: str) -> None:
+        # The client's own `set_terminated` prints to standard output, which belongs to our caller.
+        self.client._tracking_client.store.update_run_info(
+            run_id, RunStatus.from_string(status), int(time.time() * 1000), None
+        )
 
     @translated
     def suggested_configs(self, experiment_name: str) -> list[dict[str, str]]:
@@ -425,6 +469,11 @@ def _suggested_row(run: Run, metric: str) -> dict[str, object]:
         "got": metrics.get(metric, np.nan) if run.info.status == "FINISHED" else np.nan,
         **{f"params.{k}": v for k, v in _own_params(run).items()},
     }
+
+
+def _rounded(value: float) -> float:
+    """To 6 digits: the UI shows every one there is, and a prediction has no more."""
+    return float(f"{value:.6g}")
 
 
 def _own_params(run: Run) -> dict[str, str]:

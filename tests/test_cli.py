@@ -1,0 +1,394 @@
+"""The commands, through the front door; then a look at the store by MLflow's own client."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from conftest import SHARED, add_run, fill, need
+from mlflow import MlflowClient
+from servers import free_port, mlflow_server
+
+from mlflow_meta.cli import main
+from mlflow_meta.store import MlflowStore
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TRAINER = str(Path(__file__).with_name("trainer.py"))
+
+
+def run(*args: str) -> Result:
+    result = CliRunner().invoke(main, args)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def done(*args: str) -> Result:
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def data(command: str, *args: str) -> dict:
+    result = done(command, "--json", *args)
+    return json.loads(result.stdout)
+
+
+def refusal(*args: str) -> str:
+    """The one line that a command says when it fails."""
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+@pytest.fixture
+def uri(filled_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", filled_uri)
+    return filled_uri
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_is_in_the_readme_shows_an_example_and_has_json(name: str) -> None:
+    assert f"mlflow-meta {name}" in README
+    assert "Example:" in (main.commands[name].help or "")
+    assert "--json" in [option for p in main.commands[name].params for option in p.opts]
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from mlflow_meta.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'pandas', 'mlflow', 'sklearn', 'rich'} & set(sys.modules)\n"
+        "print(heavy, file=sys.stderr)"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - start)
+    assert out.stderr.strip() == "set()"
+    bare = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import click"], check=True)
+    bare = time.perf_counter() - bare
+    assert min(seconds) < max(0.3, 2.5 * bare), f"{min(seconds):.2f} s, click alone {bare:.2f} s"
+
+
+def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    copy = tmp_path / "runs.parquet"
+    harvested = data("harvest", "--out", str(copy))
+    assert (harvested["n_trials"], harvested["n_quarantined"]) == (48, 6)
+    assert copy.stat().st_size > 0
+
+    space_file = tmp_path / "space.yaml"
+    done("space", "-e", "sweep-a", "--out", str(space_file))
+    document = yaml.safe_load(space_file.read_text())
+    assert set(document["parameters"]) == {"model", "lr", "depth", "units"}
+    assert document["parameters"]["units"]["when"] == {"model": ["mlp"]}
+    assert document["parameters"]["lr"]["log"] is True
+    assert document["left_out"]["seed"] == "is a seed"
+    assert "always s3://bucket" in document["left_out"]["data"]
+
+    trained = data("train", "--metric", "val_loss")
+    assert {c["model"] for c in trained["candidates"]} == {"linear", "network", "lightgbm"}
+    assert trained["candidates"][0]["spearman"] > 0.5
+
+    document["parameters"]["lr"]["low"] = 0.001
+    space_file.write_text(yaml.safe_dump(document))
+    found = data("suggest", "-e", "sweep-a", "-n", "4", "--space", str(space_file), "--seed", "1")
+    assert [s["rank"] for s in found["suggestions"]] == [1, 2, 3, 4]
+    assert all(s["params"]["lr"] >= 0.001 for s in found["suggestions"])
+    for s in found["suggestions"]:
+        saved = client.get_run(s["run_id"])
+        assert saved.info.status == "SCHEDULED"
+        assert saved.data.params == {name: str(value) for name, value in s["params"].items()}
+        assert saved.data.tags["mlflow_meta.harvest_run"] == harvested["run_id"]
+        assert saved.data.tags["mlflow_meta.model_version"] == "mlflow-meta-val_loss/1"
+        assert f"{s['predicted']:.5g}" in saved.data.tags["mlflow.note.content"]
+
+    worked = data("work", "-e", "sweep-a", "--max-runs", "3", "--", sys.executable, TRAINER)
+    assert (worked["n_trained"], worked["n_failed"]) == (3, 0)
+    assert [r["rank"] for r in worked["runs"]] == [1, 2, 3]
+    for r in worked["runs"]:
+        saved = client.get_run(r["run_id"])
+        assert saved.info.status == "FINISHED"
+        assert saved.data.metrics["val_loss"] > 0
+
+    picture = tmp_path / "progress.png"
+    reported = data("report", "-e", "sweep-a", "--out", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [s["status"] for s in reported["suggested"]] == ["FINISHED"] * 3 + ["SCHEDULED"]
+    assert reported["n_before"] == 24
+    assert reported["best_after"] <= reported["best_before"]
+
+    again = data("harvest")
+    assert again["n_trials"] == 51
+    second = data("suggest", "-e", "sweep-a", "-n", "4", "--space", str(space_file), "--seed", "1")
+    tried = [s["params"] for s in found["suggestions"]]
+    assert all(s["params"] not in tried for s in second["suggestions"])
+
+
+def test_tables_are_for_people_and_words_go_to_stderr(uri: str) -> None:
+    result = done("harvest")
+    assert "sweep-a" in result.stdout
+    assert "Next: mlflow-meta train --metric" in result.stderr
+    trained = done("train", "--metric", "val_loss")
+    assert "Registered mlflow-meta-val_loss version 1, alias champion." in trained.stdout
+    found = done("suggest", "-e", "sweep-a", "-n", "2")
+    assert "Scheduled 2 runs in sweep-a." in found.stdout
+    assert f"mlflow ui --backend-store-uri {uri}" in found.stdout
+    assert "units=" in found.stdout
+    assert "val_loss" in done("report", "-e", "sweep-a").stdout
+    assert "val_loss" in done("harvest", "--list-metrics").stdout
+
+
+def test_equal_seeds_give_equal_suggestions_and_a_dry_run_writes_nothing(
+    uri: str, client: MlflowClient
+) -> None:
+    done("harvest")
+    done("train", "--metric", "accuracy", "--direction", "maximize")
+    twice = [data("suggest", "-e", "sweep-b", "--seed", "7", "--dry-run") for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert twice[0]["suggestions"][0]["run_id"] is None
+    experiment = client.get_experiment_by_name("sweep-b").experiment_id
+    assert client.search_runs([experiment], "attributes.status = 'SCHEDULED'") == []
+
+
+def test_a_maximised_metric_is_predicted_in_its_own_direction(uri: str) -> None:
+    done("harvest")
+    done("train", "--metric", "accuracy")
+    found = data("suggest", "-e", "sweep-a", "--dry-run")
+    assert found["direction"] == "maximize"
+    first, last = found["suggestions"][0], found["suggestions"][-1]
+    assert first["predicted"] >= last["predicted"]
+    assert 0.9 < found["best_so_far"] < 1
+    assert all(s["low"] <= s["predicted"] <= s["high"] <= 1 for s in found["suggestions"])
+
+
+def test_an_experiment_without_runs_is_suggested_for_from_what_others_have_learned(
+    uri: str, client: MlflowClient
+) -> None:
+    client.create_experiment("sweep-new")
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    found = data("suggest", "-e", "sweep-new", "-n", "3")
+    assert len(found["suggestions"]) == 3
+    assert found["best_so_far"] is None
+    note = client.get_run(found["suggestions"][0]["run_id"]).data.tags["mlflow.note.content"]
+    assert "No run of this task was known" in note
+
+
+def test_tune_runs_the_whole_loop(uri: str) -> None:
+    command = ["--", sys.executable, TRAINER]
+    options = ["--metric", "val_loss", "--rounds", "2", "-n", "2", "--seed", "3"]
+    found = data("tune", "-e", "sweep-a", *options, *command)
+    assert [s["status"] for s in found["suggested"]] == ["FINISHED"] * 4
+    assert found["best_after"] <= found["best_before"]
+    frame = MlflowStore(uri).read(["sweep-a"]).frame
+    median = frame["metrics.val_loss"].median()
+    assert all(s["got"] < median for s in found["suggested"])
+
+
+def test_a_training_that_fails_is_told_and_its_run_is_failed(
+    uri: str, client: MlflowClient
+) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    done("suggest", "-e", "sweep-a", "-n", "1")
+    result = run("work", "-e", "sweep-a", "--", sys.executable, TRAINER, "--fail")
+    assert result.exit_code == 1
+    assert "ended with code 3" in result.stderr
+    experiment = client.get_experiment_by_name("sweep-a").experiment_id
+    (failed,) = client.search_runs([experiment], "tags.`mlflow_meta.rank` = '1'")
+    assert failed.info.status == "FAILED"
+    assert "Nothing waits" in done("work", "-e", "sweep-a", "--", "true").stderr
+
+
+def test_params_reach_the_program_in_the_places_that_a_template_gives_them(uri: str) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    done("suggest", "-e", "sweep-a", "-n", "1")
+    command = ["--", "echo", "--rate={lr}", "{model}"]
+    (argv,) = data("work", "-e", "sweep-a", "--dry-run", *command)["commands"]
+    assert argv[0] == "echo"
+    assert float(argv[1].removeprefix("--rate=")) > 0
+    assert argv[2] in ("tree", "mlp")
+    line = refusal("work", "-e", "sweep-a", "--", "echo", "{rate}")
+    assert "{rate} names no param" in line
+
+
+def test_doctor_says_what_can_be_learned(uri: str, client: MlflowClient) -> None:
+    add_run(client, client.create_experiment("young"), params={"a": 1}, metrics={"loss": 1.0})
+    found = data("doctor")
+    assert found["ok"] is True
+    by_name = {row["experiment"]: row for row in found["experiments"]}
+    assert by_name["sweep-a"]["varied"] == 4
+    assert "mlflow-meta train" in by_name["sweep-a"]["advice"]
+    assert by_name["young"]["advice"] == "no param varies: nothing to learn"
+    assert client.get_experiment_by_name("mlflow-meta") is not None
+    assert "may write" in done("doctor", "--dry-run").stdout
+
+
+# What goes wrong in the world is one line that says what to do.
+
+
+def test_errors_before_there_is_anything(uri: str) -> None:
+    assert "Run `mlflow-meta harvest` first" in refusal("train", "--metric", "val_loss")
+    assert "No meta-model has been trained yet" in refusal("suggest", "-e", "sweep-a")
+    assert "mlflow-meta train --metric x`" in refusal("suggest", "-e", "sweep-a", "--metric", "x")
+    assert "Nothing was suggested for 'sweep-a'" in refusal("report", "-e", "sweep-a")
+
+
+def test_an_experiment_that_does_not_exist_is_named_with_those_that_are_alike(uri: str) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    for command in (["harvest"], ["suggest"], ["work"], ["report"]):
+        rest = ["--", "true"] if command == ["work"] else []
+        line = refusal(*command, "-e", "sweep-x", *rest)
+        assert "no experiment 'sweep-x'" in line
+        assert "'sweep-a'" in line
+    assert "harvest -e sweep-x" in refusal("train", "-e", "sweep-x", "--metric", "val_loss")
+
+
+def test_a_metric_that_nobody_logged_is_told_with_those_that_there_are(
+    uri: str, client: MlflowClient
+) -> None:
+    done("harvest")
+    before = len(client.search_registered_models())
+    line = refusal("train", "--metric", "rmse")
+    assert "None of the 48 finished runs has the metric 'rmse'" in line
+    assert "val_loss (48)" in line
+    assert "Pass --metric" in refusal("train")
+    assert len(client.search_registered_models()) == before
+
+
+def test_a_metric_without_a_known_direction_is_asked_about(uri: str, client: MlflowClient) -> None:
+    experiment = client.create_experiment("odd")
+    for i in range(10):
+        add_run(client, experiment, params={"a": i}, metrics={"quux": float(i)})
+    done("harvest")
+    assert "--direction minimize or maximize" in refusal("train", "--metric", "quux")
+    assert data("train", "--metric", "quux", "--direction", "maximize")["n_trials"] == 10
+
+
+def test_too_few_runs_are_told_with_how_many_are_missing(
+    sqlite_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri)
+    assert "No finished run with a metric" in refusal("harvest")
+    experiment = client.create_experiment("young")
+    for i in range(5):
+        add_run(client, experiment, params={"a": i}, metrics={"loss": float(i)})
+    done("harvest")
+    assert "Train 3 more" in refusal("train", "--metric", "loss")
+    trainings = client.search_runs(
+        [client.get_experiment_by_name("mlflow-meta").experiment_id],
+        "tags.`mlflow_meta.kind` = 'train'",
+    )
+    assert trainings == []
+
+
+def test_an_address_that_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    assert "No MLflow server answers" in refusal("harvest", "--tracking-uri", nowhere)
+    assert "is a file store" in refusal("harvest", "--tracking-uri", str(tmp_path))
+    typo = f"sqlite:///{tmp_path / 'typo.db'}"
+    assert "There is no MLflow store at" in refusal("harvest", "--tracking-uri", typo)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("parameters: {lr: {type: float, low: 1, high: small}}", "lr: `high` must be a number"),
+        ("parameters: {lr: {type: real, low: 1, high: 2}}", "lr: `type` must be float, int or"),
+        ("parameters: {lr: {type: int, low: 3, high: 1}}", "lr: `low < high` must hold"),
+        ("parameters: [lr", "no YAML"),
+        ("just words", "needs `parameters:`"),
+        ("parameters: {a: {type: categorical, choices: x}}", "a: `choices` must be a list"),
+    ],
+)
+def test_a_space_file_that_is_wrong_is_told_with_the_param(
+    text: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    line = refusal("suggest", "-e", "sweep-a", "--space", str(path))
+    assert complaint in line
+    assert str(path) in line
+
+
+def test_a_program_that_does_not_exist_is_told_before_anything_is_claimed(
+    uri: str, client: MlflowClient
+) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    (s,) = data("suggest", "-e", "sweep-a", "-n", "1")["suggestions"]
+    assert "no program 'trian'" in refusal("work", "-e", "sweep-a", "--", "trian")
+    assert client.get_run(s["run_id"]).info.status == "SCHEDULED"
+
+
+def test_a_space_that_is_used_up_gives_what_is_left_and_then_says_so(
+    uri: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text("parameters: {depth: {type: int, low: 100, high: 102}}")
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    options = ["-e", "sweep-a", "--space", str(path)]
+    result = done("suggest", *options, "-n", "5")
+    assert "Scheduled 3 runs" in result.stdout
+    assert "no more than 3" in result.stderr
+    assert "Widen the space" in refusal("suggest", *options)
+
+
+@pytest.mark.slow
+def test_the_loop_works_through_a_server(empty_database: Path, tmp_path: Path) -> None:
+    database = tmp_path / "server.db"
+    database.write_bytes(empty_database.read_bytes())
+    with mlflow_server(f"sqlite:///{database}", tmp_path / "served") as url:
+        client = MlflowClient(url)
+        fill(client, tmp_path)
+        at = ["--tracking-uri", url]
+        assert data("harvest", *at)["n_trials"] == 48
+        data("train", "--metric", "val_loss", *at)
+        found = data("suggest", "-e", "sweep-a", "-n", "2", *at)
+        worked = data("work", "-e", "sweep-a", *at, "--", sys.executable, TRAINER)
+        assert worked["n_trained"] == 2
+        assert f"{url}/#/experiments/" in done("suggest", "-e", "sweep-b", *at).stdout
+        run_id = found["suggestions"][0]["run_id"]
+        assert client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_strangers_store_goes_all_the_way_to_suggestions(tmp_path: Path) -> None:
+    need(SHARED.is_dir(), "the strangers' tracking stores (shared/stores) are not here")
+    database = tmp_path / "taxi.db"
+    with database.open("wb") as file:
+        archive = SHARED / "stores" / "taxi-a.db.gz"
+        subprocess.run(["gunzip", "-c", str(archive)], stdout=file, check=True)
+    at = ["--tracking-uri", f"sqlite:///{database}"]
+    assert "mlflow db upgrade" in refusal("harvest", *at)
+    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
+    subprocess.run(upgrade, check=True, capture_output=True, env=dict(os.environ))
+    assert data("harvest", "--all-experiments", *at)["n_trials"] == 112
+    assert data("train", "--metric", "rmse", *at)["candidates"][0]["spearman"] > 0.5
+    found = data("suggest", "-e", "nyc-taxi-experiment", *at)
+    params = found["suggestions"][0]["params"]
+    assert set(params) == {
+        "learning_rate",
+        "max_depth",
+        "min_child_weight",
+        "reg_alpha",
+        "reg_lambda",
+    }
+    assert isinstance(params["max_depth"], int)

@@ -1,0 +1,164 @@
+"""The door to MLflow: what is refused, what is written, and who gets a run."""
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import add_run, fill
+from mlflow import MlflowClient
+from servers import free_port, mlflow_server
+
+from mlflow_meta.errors import StoreRefused, Unreachable, UnsupportedStore
+from mlflow_meta.store import MlflowStore
+from mlflow_meta.trials import Direction, Objective, Suggestion
+
+OBJECTIVE = Objective(metric="val_loss", direction=Direction.MINIMIZE)
+
+
+def suggestion(rank: int) -> Suggestion:
+    config = {"lr": 1e-05 * rank, "layers": 3, "bias": True, "optimizer": "adam"}
+    return Suggestion(rank=rank, config=config, mean=0.1 * rank, std=0.01, low=0.0, high=1.0)
+
+
+def schedule(store: MlflowStore, *ranks: int) -> list[str]:
+    tags = {"mlflow_meta.harvest_run": "h1", "mlflow_meta.direction": "minimize"}
+    return [
+        store.schedule("sweep-a", suggestion(rank), OBJECTIVE, note="**why**", tags=tags)
+        for rank in ranks
+    ]
+
+
+def test_a_file_store_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    for uri in (str(tmp_path), tmp_path.as_uri()):
+        with pytest.raises(UnsupportedStore, match=r"mlflow migrate-filestore --source /"):
+            MlflowStore(uri)
+
+
+def test_a_server_that_does_not_listen_is_told_at_once() -> None:
+    with pytest.raises(Unreachable, match="No MLflow server answers at http://127"):
+        MlflowStore(f"http://127.0.0.1:{free_port()}")
+
+
+def test_a_database_file_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="no MLflow store at"):
+        MlflowStore(f"sqlite:///{tmp_path / 'typo.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    path.touch()
+    with pytest.raises(Unreachable, match="holds no MLflow store"):
+        MlflowStore(f"sqlite:///{path}")
+    assert path.stat().st_size == 0
+
+
+def test_a_database_that_is_none_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "letter.db"
+    path.write_text("Dear all, this is no database. " * 100)
+    with pytest.raises(StoreRefused, match="not a database") as error:
+        MlflowStore(f"sqlite:///{path}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_address_of_another_kind_is_told() -> None:
+    with pytest.raises(UnsupportedStore, match="no tracking store that mlflow-meta knows"):
+        MlflowStore("ftp://example.org")
+
+
+def test_a_suggested_run_is_scheduled_with_params_as_history_spells_them(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    (run_id,) = schedule(store, 1)
+    run = client.get_run(run_id)
+    assert run.info.status == "SCHEDULED"
+    assert run.info.run_name == "suggested 1: 0.1"
+    expected = {"lr": "1e-05", "layers": "3", "bias": "True", "optimizer": "adam"}
+    assert run.data.params == expected
+    assert run.data.tags["mlflow_meta.rank"] == "1"
+    assert run.data.tags["mlflow.note.content"] == "**why**"
+    assert "mlflow.parentRunId" not in run.data.tags
+    assert run.data.metrics["predicted_val_loss"] == 0.1
+    assert run.data.metrics["predicted_val_loss_std"] == 0.01
+
+
+def test_what_waits_comes_in_the_order_of_ranks(store: MlflowStore) -> None:
+    schedule(store, 3, 1, 10, 2)
+    assert [run.rank for run in store.scheduled("sweep-a")] == [1, 2, 3, 10]
+    assert store.scheduled("sweep-b") == []
+
+
+def test_a_scheduled_run_of_others_is_not_ours(store: MlflowStore, client: MlflowClient) -> None:
+    experiment = client.get_experiment_by_name("sweep-a").experiment_id
+    run_id = add_run(client, experiment, params={"lr": 1}, metrics={}, status="RUNNING")
+    client.update_run(run_id, status="SCHEDULED")
+    assert store.scheduled("sweep-a") == []
+
+
+def test_a_claimed_run_is_running_and_waits_no_more(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    (run_id,) = schedule(store, 1)
+    assert store.claim(run_id, tags={"mlflow_meta.hardware.cpu_cores": "2"})
+    run = client.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["mlflow_meta.hardware.cpu_cores"] == "2"
+    assert int(run.data.tags["mlflow_meta.started_ms"]) >= run.info.start_time
+    assert store.scheduled("sweep-a") == []
+    assert not store.claim(run_id, tags={})
+
+
+def test_finish_leaves_what_the_training_has_ended_itself(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    done, killed, broken = schedule(store, 1, 2, 3)
+    for run_id in (done, killed, broken):
+        store.claim(run_id, tags={})
+    store.finish(done, succeeded=True)
+    client.set_terminated(killed, "KILLED")
+    store.finish(killed, succeeded=True)
+    store.finish(broken, succeeded=False)
+    statuses = [client.get_run(run_id).info.status for run_id in (done, killed, broken)]
+    assert statuses == ["FINISHED", "KILLED", "FAILED"]
+
+
+def _claim_all(uri: str, run_ids: list[str], start: object, wins: object) -> None:
+    store = MlflowStore(uri)
+    start.wait()
+    for run_id in run_ids:
+        if store.claim(run_id, tags={}):
+            wins.put(run_id)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def server(request: pytest.FixtureRequest, empty_database: Path, tmp_path: Path) -> Iterator[str]:
+    """A real server, on either database, with the runs of `fill`."""
+    if request.param == "postgres":
+        backend = request.getfixturevalue("postgres_uri")
+    else:
+        backend = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'server.db')}"
+    with mlflow_server(backend, tmp_path / "server-artifacts") as uri:
+        client = MlflowClient(tracking_uri=uri)
+        fill(client, tmp_path, n=12)
+        yield uri
+
+
+@pytest.mark.slow
+def test_of_many_workers_that_claim_one_run_exactly_one_gets_it(server: str) -> None:
+    run_ids = schedule(MlflowStore(server), *range(1, 11))
+    processes = multiprocessing.get_context("spawn")
+    start, wins = processes.Barrier(5), processes.Queue()
+    workers = [
+        processes.Process(target=_claim_all, args=(server, run_ids, start, wins)) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    start.wait(timeout=120)
+    for worker in workers:
+        worker.join(timeout=120)
+    won = [wins.get(timeout=10) for _ in run_ids]
+    assert sorted(won) == sorted(run_ids)
+    assert wins.empty()
+    assert MlflowStore(server).server_version().startswith("3.")
