@@ -35,8 +35,8 @@ class ServedMetaModel(PythonModel):
         del context, params
         rows = pd.DataFrame(model_input)
         frame = pd.DataFrame({_column(str(n)): self._typed(str(n), rows[n]) for n in rows})
-        if "task" not in frame:
-            frame["task"] = self._usual_task()
+        given = frame["task"] if "task" in frame else pd.Series(index=frame.index, dtype=object)
+        frame["task"] = given.astype(object).where(given.notna(), self._usual_task())
         predicted = self._model.predict(frame)
         low, high = self._model.interval(frame, 0.8)
         if (sign := self._objective.direction.sign) < 0:

@@ -90,11 +90,13 @@ class MetaModel:
         return TaskScale.learn(np.concatenate([scale.values for scale in self.scales.values()]))
 
     def _to_values(self, frame: pd.DataFrame, scores: Vector) -> Vector:
-        only = next(iter(self.scales)) if len(self.scales) == 1 else ""
-        tasks = frame["task"].astype(str) if "task" in frame else pd.Series([only] * len(frame))
+        # A row without a task is of the only one there is, or of none that is known.
+        usual = next(iter(self.scales)) if len(self.scales) == 1 else ""
+        given = frame["task"] if "task" in frame else [None] * len(frame)
+        tasks = np.array([usual if pd.isna(task) else str(task) for task in given], dtype=object)
         values = np.empty(len(frame))
         for task in pd.unique(tasks):
-            rows = (tasks == task).to_numpy()
+            rows = tasks == task
             values[rows] = self.scale_of(task).to_value(scores[rows])
         return values
 
@@ -134,6 +136,8 @@ def check_trials(trials: pd.DataFrame) -> None:
         raise ValueError(
             f"Trials need the columns task and value, but {sorted(missing)} is missing."
         )
+    if trials["task"].isna().any():
+        raise ValueError("Every trial must have a task; trials of one task are comparable.")
     if not np.all(np.isfinite(trials["value"].to_numpy(float))):
         raise ValueError("Every trial's value must be finite; leave out the others.")
     if len(trials) < MIN_TRIALS:
