@@ -158,6 +158,7 @@ class MetaDataset:
             NothingToLearn: If the metric or its direction can't be told; names the candidates.
         """
         stated = {o.metric: o.direction for o in self.primary.values()}
+        disputed = {o.metric for o in self.primary.values() if stated[o.metric] is not o.direction}
         if metric is None:
             if len(stated) != 1:
                 known = ", ".join(f"{name} ({n})" for name, n in list(self.metrics().items())[:8])
@@ -166,6 +167,16 @@ class MetaDataset:
                     f"runs that have them: {known or 'none'}."
                 )
             metric = next(iter(stated))
+        if metric in disputed and direction is None:
+            sides = ", ".join(
+                f"{name} says {o.direction.value}"
+                for name, o in self.primary.items()
+                if o.metric == metric
+            )
+            raise NothingToLearn(
+                f"The experiments disagree on {metric!r}: {sides}. Pass --direction, or learn from "
+                "those that agree with -e."
+            )
         direction = direction or stated.get(metric) or direction_of(metric)
         if direction is None:
             raise NothingToLearn(

@@ -92,6 +92,9 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
 ) -> list[dict[str, ConfigValue]]:
     """Up to `n` configurations that `model` finds most promising on `task`, best first.
 
+    A model that could not tell good from bad on trials it had not seen is not asked: then they
+    cover the space evenly.
+
     Args:
         model: Fitted.
         space: Where to search; need not be the one that the model was fitted with.
@@ -104,6 +107,8 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     Raises:
         Exhausted: If nothing is left of the space.
     """
+    if not model.has_signal:
+        return spread_out(space, n, tried=tried, rng=rng)
     context = context_of(trials, space, task)
 
     def frame(configs: Sequence[Config]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ run), and stops the server. `chromium` and `runs_table` are for tests that look 
 """
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 from servers import mlflow_server
 
 PAGE_S = 60.0
+README = Path(__file__).parent.parent / "README.md"
 SETTLE_MS = 1000
 SIZE: ViewportSize = {"width": 1400, "height": 700}  # pixels
 CHROMIUM_FLAGS = [
@@ -108,13 +110,28 @@ def run_page(page: Page, base_url: str, experiment_id: str, run_id: str) -> None
         folded.first.click()
 
 
+def show_in_readme(output: str) -> None:
+    """Put what the demo printed into README, less the end of lines and what is on this machine."""
+    table, _, _ = output.partition("The store:")
+    lines = [line.rstrip() for line in table.strip("\n").splitlines() if line.strip()]
+    block = "<!-- demo -->\n```text\n" + "\n".join(lines) + "\n```\n<!-- /demo -->"
+    text = README.read_text(encoding="utf-8")
+    README.write_text(
+        re.sub(r"<!-- demo -->.*<!-- /demo -->", lambda _: block, text, flags=re.DOTALL),
+        encoding="utf-8",
+    )
+
+
 def main() -> None:
-    """Take both pictures."""
+    """Take both pictures; with --output, show the demo's output in README too."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--store", required=True, metavar="URI", help="sqlite:///mlflow.db")
     parser.add_argument("--experiment", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("notebooks/images"), metavar="FOLDER")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="demo's output, for README")
     arguments = parser.parse_args()
+    if arguments.output is not None:
+        show_in_readme(arguments.output.read_text(encoding="utf-8"))
     with mlflow_server(arguments.store) as url, chromium() as page:
         client = MlflowClient(url)
         experiment = client.get_experiment_by_name(arguments.experiment)

@@ -291,3 +291,14 @@ def test_a_part_has_the_runs_and_the_objectives_of_its_experiments() -> None:
 
 def test_tasks_stand_in_the_order_of_their_first_run() -> None:
     assert MetaDataset(frame=runs(task=["b", "a", "b", "c"])).tasks == ["b", "a", "c"]
+
+
+def test_experiments_that_disagree_on_a_direction_are_not_decided_between() -> None:
+    primary = {
+        "wine": Objective(metric="loss", direction=Direction.MINIMIZE),
+        "iris": Objective(metric="loss", direction=Direction.MAXIMIZE),
+    }
+    with pytest.raises(NothingToLearn, match="wine says minimize, iris says maximize"):
+        dataset(primary=primary).objective("loss")
+    chosen = dataset(primary=primary).objective("loss", Direction.MAXIMIZE)
+    assert chosen.direction is Direction.MAXIMIZE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from scipy import stats
 from mlflow_meta import SearchSpace, propose
 from mlflow_meta.dataset import frame_of
 from mlflow_meta.errors import Exhausted
-from mlflow_meta.proposal import context_of, spread_out, tried_on
+from mlflow_meta.models import ZOO
+from mlflow_meta.proposal import choose_batch, context_of, spread_out, tried_on
 from mlflow_meta.space import Categorical
 from mlflow_meta.space.params import is_active, same
 from mlflow_meta.trials import Config
@@ -294,6 +296,18 @@ def best_after(
 def is_lower(ours: Sequence[float], theirs: Sequence[float]) -> bool:
     """One-sided Wilcoxon test over paired seeds."""
     return bool(stats.wilcoxon(ours, theirs, alternative="less").pvalue < 0.05)
+
+
+def test_a_model_without_signal_is_not_asked() -> None:
+    rng = np.random.default_rng(3)
+    trials = nested(30).assign(value=rng.permutation(30) * 1.0)
+    model = ZOO["lightgbm"]()
+    model.fit(trials, NESTED)
+    model.calibration = replace(model.calibration, slope=0.0)
+    tried = tried_on(trials, "a")
+    options = {"task": "a", "n": 4, "tried": tried, "rng": np.random.default_rng(0)}
+    chosen = choose_batch(model, NESTED, trials, **options)
+    assert chosen == spread_out(NESTED, 4, tried=tried, rng=np.random.default_rng(0))
 
 
 @pytest.mark.slow

@@ -175,6 +175,11 @@ def test_a_value_inside_the_bounds_stays_what_it_is_to_the_last_bit() -> None:
         assert param.nearest(value) == value
 
 
+def test_a_choice_is_its_own_nearest_however_close_the_next_one_lies() -> None:
+    param = Categorical(choices=(0.0, 1e-300, 1e6))
+    assert [param.nearest(choice) for choice in param.choices] == list(param.choices)
+
+
 def test_steps_of_a_tenth_are_written_as_people_write_them() -> None:
     param = Float(low=0.0, high=1.0, step=0.1)
     assert [str(v) for v in param.grid()] == [str(i / 10) for i in range(11)]

@@ -88,7 +88,7 @@ SPACE = {
     "mlp": {
         "hidden_units": Range(4, 128, 64, log=True),
         "alpha": Range(1e-6, 1.0, 1e-4, log=True),
-        "learning_rate": Range(1e-4, 0.1, 1e-3, log=True),
+        "learning_rate_init": Range(1e-4, 0.1, 1e-3, log=True),
         "epochs": Range(5, 100, 50, log=True),
     },
     "linear": {"C": Range(1e-4, 100.0, 1.0, log=True)},
@@ -117,7 +117,7 @@ def build(config: Config, *, regression: bool, threads: int, seed: int) -> Pipel
             model = kind(
                 hidden_layer_sizes=(chosen["hidden_units"],),
                 alpha=chosen["alpha"],
-                learning_rate_init=chosen["learning_rate"],
+                learning_rate_init=chosen["learning_rate_init"],
                 max_iter=chosen["epochs"],
                 random_state=seed,
             )

@@ -60,6 +60,11 @@ class MetaModel:
         self.regressor = self.make_regressor()
         self.regressor.fit(X, scores, seed=_SEED)
 
+    @property
+    def has_signal(self) -> bool:
+        """Whether it has told good from bad, at least a little, on trials it had not seen."""
+        return self.calibration.slope > 0
+
     def score(self, frame: pd.DataFrame) -> Prediction:
         """Predicted scores `(n,)`, comparable within a task, with calibrated std."""
         raw = self.regressor.predict(self.encoder.encode(frame))

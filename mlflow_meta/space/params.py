@@ -95,8 +95,8 @@ class Float:
         return [self._allowed(self._short(float(value))) for value in values]
 
     def _short(self, value: float) -> float:
-        """`value` without digits that nobody chose: 5 of its own or, if linear, of the range."""
-        if self.log:
+        """`value` without digits that nobody chose: 5 of its own or, if narrow, of the range."""
+        if self.log and self.high > 10 * self.low:
             return float(f"{value:.5g}")
         return round(value, 5 - math.ceil(math.log10(self.high - self.low)))
 
@@ -243,11 +243,12 @@ class Categorical:
 
     def nearest(self, value: ConfigValue) -> ConfigValue | None:
         """The choice that equals `value`, or the nearest number; None where there is none."""
-        if self.is_ordered and _is_known(value):
-            unit = self.to_unit(np.array(self._numbers))
-            distances = np.abs(unit - self.to_unit(np.array([float(value)])))
-            return self.choices[int(np.argmin(distances))]
-        return next((choice for choice in self.choices if same(choice, value)), None)
+        equal = next((choice for choice in self.choices if same(choice, value)), None)
+        if equal is not None or not (self.is_ordered and _is_known(value)):
+            return equal
+        unit = self.to_unit(np.array(self._numbers))
+        distances = np.abs(unit - self.to_unit(np.array([float(value)])))
+        return self.choices[int(np.argmin(distances))]
 
     def parse(self, text: str) -> ConfigValue | None:
         """The choice that MLflow keeps as `text`; None where there is none."""
