@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from mlflow_meta.models.blend import Blend
 from mlflow_meta.models.gaussian_process import GaussianProcess
 from mlflow_meta.models.linear import QuadraticRidge
 from mlflow_meta.models.meta_model import MIN_TRIALS, MetaModel
@@ -12,10 +13,15 @@ from mlflow_meta.models.trees import BoostedTrees
 
 __all__ = ["MIN_TRIALS", "ZOO", "MetaModel", "Prediction", "Regressor"]
 
+_KINDS: dict[str, Callable[[], Regressor]] = {
+    "linear": QuadraticRidge,
+    "network": ShallowNetwork,
+    "lightgbm": BoostedTrees,
+    "gaussian_process": GaussianProcess,
+}
+
 ZOO: dict[str, Callable[[], MetaModel]] = {
-    "linear": partial(MetaModel, QuadraticRidge),
-    "network": partial(MetaModel, ShallowNetwork),
-    "lightgbm": partial(MetaModel, BoostedTrees),
-    "gaussian_process": partial(MetaModel, GaussianProcess),
+    **{name: partial(MetaModel, kind) for name, kind in _KINDS.items()},
+    "blend": partial(MetaModel, partial(Blend, tuple(_KINDS.values()))),
 }
 """Name -> factory without arguments of every kind of meta-model that is compared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from mlflow_meta.models import ZOO
@@ -44,10 +45,13 @@ def compare(
     names: Iterable[str] = tuple(ZOO),
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Candidate]:
-    """Cross-validate the meta-models of the zoo on `trials`, by task; best first.
+    """Cross-validate the meta-models of the zoo on `trials`, by task; the one to use first.
 
-    The best is the one with the smallest error on held-out trials of known tasks, since that is
-    what a suggestion is: the next trial of a task that mostly has some already.
+    They are judged by their error on held-out trials of known tasks, since that is what a
+    suggestion is: the next trial of a task that mostly has some already. The blend is preferred
+    while no other is clearly better, by twice the standard error of the difference (of several
+    rivals, one is better once by luck): a search exploits what is wrong with a model, and of a
+    blend that is least.
 
     Raises:
         NothingToLearn: If there are too few trials.
@@ -66,7 +70,18 @@ def compare(
                 spearman=model.cv_spearman,
             )
         )
-    return sorted(candidates, key=lambda candidate: candidate.rmse)
+    candidates.sort(key=lambda candidate: candidate.rmse)
+    for i, candidate in enumerate(candidates):
+        if candidate.name == "blend" and not _is_clearly_better(candidates[0], candidate):
+            candidates.insert(0, candidates.pop(i))
+    return candidates
+
+
+def _is_clearly_better(one: Candidate, other: Candidate) -> bool:
+    """Whether `one` has the smaller squared error by more than twice its standard error."""
+    errors = [(c.model.cv_scores - c.model.cv_predicted) ** 2 for c in (other, one)]
+    gains = errors[0] - errors[1]
+    return bool(gains.mean() > 2 * gains.std() / np.sqrt(len(gains)))
 
 
 def spearman_on_new_tasks(name: str, model: MetaModel, trials: pd.DataFrame) -> float:

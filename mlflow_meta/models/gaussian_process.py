@@ -100,8 +100,9 @@ def _map_estimate(X: Matrix, y: Vector) -> tuple[Vector, float, float]:
         return likelihood + float(0.5 * z @ z), slope + z / stds
 
     bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(means, stds, strict=True)]
-    options = {"maxiter": 60}
-    found = minimize(loss, means, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    found = minimize(
+        loss, means, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}
+    )
     best = np.exp(found.x)
     return best[:d], float(best[d]), float(best[d + 1])
 

@@ -1,0 +1,45 @@
+"""The mean of several regressors: what one believes alone is not followed into a corner.
+
+A search looks for the best prediction, and so finds the boldest mistake of a model. Models of
+different kinds make different mistakes; where they disagree, the blend is not sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mlflow_meta.models.regressor import Matrix, Prediction, Regressor, Vector
+
+
+class Blend:
+    """Members of equal weight.
+
+    mean = mean of the means; variance = mean of the variances + variance of the means.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Regressor]]) -> None:
+        """Takes a factory for each member; their file names must differ."""
+        self._members = [make() for make in makers]
+
+    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+        """See `Regressor.fit`."""
+        for member in self._members:
+            member.fit(X, y, seed=seed)
+
+    def predict(self, X: Matrix) -> Prediction:
+        """See `Regressor.predict`."""
+        predictions = [member.predict(X) for member in self._members]
+        means = np.stack([prediction.mean for prediction in predictions])
+        variances = np.stack([prediction.std**2 for prediction in predictions])
+        return Prediction(means.mean(axis=0), np.sqrt(variances.mean(axis=0) + means.var(axis=0)))
+
+    def save(self) -> dict[str, bytes]:
+        """See `Regressor.save`."""
+        return {name: content for m in self._members for name, content in m.save().items()}
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        """See `Regressor.load`."""
+        for member in self._members:
+            member.load(files)
