@@ -35,6 +35,7 @@ check: lint types layers ## lint, types and layers
 screenshots: .venv/.installed ## Run the demo, and take README's pictures and its output from it (needs Chromium)
 	@rm -rf build/demo && mkdir -p build
 	@$(BIN)/mlflow-meta demo --folder build/demo > build/demo.txt
+	@$(BIN)/mlflow-meta train --metric val_loss --tracking-uri sqlite:///$(CURDIR)/build/demo/mlflow.db
 	@$(BIN)/mlflow-meta suggest -e demo-digits --seed 0 --tracking-uri sqlite:///$(CURDIR)/build/demo/mlflow.db
 	@$(BIN)/python tests/screenshots.py --store sqlite:///$(CURDIR)/build/demo/mlflow.db --experiment demo-digits --output build/demo.txt
 

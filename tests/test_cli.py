@@ -137,6 +137,8 @@ def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> Non
     second = data("suggest", "-e", "sweep-a", "-n", "4", "--space", str(space_file), "--seed", "1")
     tried = [s["params"] for s in found["suggestions"]]
     assert all(s["params"] not in tried for s in second["suggestions"])
+    assert second["n_unseen"] == 3
+    assert second["best_so_far"] == reported["best_after"]
 
 
 def test_tables_are_for_people_and_words_go_to_stderr(uri: str) -> None:

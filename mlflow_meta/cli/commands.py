@@ -294,6 +294,12 @@ def suggest(  # noqa: PLR0913 - one argument an option
         f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best so "
         f"far: {show.number(found.best_so_far)}."
     )
+    if found.n_unseen:
+        click.echo(
+            f"It has not learned from {found.n_unseen} newer runs: mlflow-meta train --metric "
+            f"{found.objective.metric}",
+            err=True,
+        )
     if len(found.items) < n:
         click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:

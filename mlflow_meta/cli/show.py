@@ -70,6 +70,7 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
         "direction": found.objective.direction.value,
         "model": found.model,
         "best_so_far": found.best_so_far,
+        "n_unseen": found.n_unseen,
         "view": found.view,
         "suggestions": [
             {

@@ -31,6 +31,7 @@ class Suggestions:
         model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
         view: Address of a view of the MLflow UI that shows them beside the runs, from the server's
             root; empty after a dry run.
+        n_unseen: How many harvested trials of the task the meta-model has not learned from.
     """
 
     items: Sequence[Suggestion]
@@ -40,6 +41,7 @@ class Suggestions:
     best_so_far: float
     model: str
     view: str
+    n_unseen: int
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own
@@ -75,8 +77,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     """
     champion = registry.champion(store, metric=metric, name=model_name)
     suggested = store.suggested_configs(experiment_name)
-    _, dataset = store.dataset(champion.harvest_run_id)
-    trials = dataset.trials(champion.objective)
+    trials = _known_trials(store, champion)
     task = task or _task_of(experiment_name, trials)
     if space is None:
         space = _space_of(trials, task, champion.model)
@@ -88,10 +89,12 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     items = _rank(champion.model, champion.objective, configs, frame)
     values = trials.loc[trials["task"] == task, "value"]
     best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
+    learned = champion.model.scales.get(task)
+    so_far = _so_far(best, len(values))
     run_ids: list[str] = []
     # The UI shows the newest run first: written last to first, the best one is on top.
     for item in [] if dry_run else reversed(items):
-        note = _note(item, champion, task, best, len(values))
+        note = _note(item, champion, experiment_name, task, so_far)
         tags = _lineage(champion, task)
         run_id = store.schedule(experiment_name, item, champion.objective, note=note, tags=tags)
         run_ids.insert(0, run_id)
@@ -104,7 +107,23 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         best_so_far=best,
         model=f"{champion.name} v{champion.version}",
         view=view,
+        n_unseen=max(len(values) - (len(learned.values) if learned else 0), 0),
     )
+
+
+def _known_trials(store: MlflowStore, champion: Registered) -> pd.DataFrame:
+    """The trials of the newest harvest; of tasks that it left out, those the champion knows."""
+    _, learned = store.dataset(champion.harvest_run_id)
+    newest_run_id, newest = store.dataset()
+    known = learned.trials(champion.objective)
+    if newest_run_id == champion.harvest_run_id:
+        return known
+    try:
+        fresh = newest.trials(champion.objective)
+    except NothingToLearn:
+        return known
+    others = known[~known["task"].isin(fresh["task"])]
+    return pd.concat([others, fresh], ignore_index=True)
 
 
 def _task_of(experiment_name: str, trials: pd.DataFrame) -> str:
@@ -158,19 +177,23 @@ def _lineage(champion: Registered, task: str) -> dict[str, str]:
     }
 
 
-def _note(item: Suggestion, champion: Registered, task: str, best: float, n_trials: int) -> str:
+def _so_far(best: float, n_trials: int) -> str:
+    if n_trials:
+        return f"The best of {n_trials} runs before has {best:.5g}."
+    return "No run of this task was known: the numbers are on the scale of the other tasks."
+
+
+def _note(
+    item: Suggestion, champion: Registered, experiment_name: str, task: str, so_far: str
+) -> str:
     """The run's description, which the UI shows as Markdown."""
     metric = champion.objective.metric
-    if n_trials:
-        so_far = f"The best of {n_trials} runs so far has {best:.5g}."
-    else:
-        so_far = "No run of this task was known: the numbers are on the scale of the other tasks."
     params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
     return (
-        f"**Suggestion {item.rank} for {task}**, not trained yet.\n\n"
+        f"**Suggestion {item.rank} for {task}** by mlflow-meta.\n\n"
         f"Expected {metric}: **{item.mean:.5g}**, with 80% probability between {item.low:.5g} and "
         f"{item.high:.5g} ({champion.objective.direction.value}). {so_far}\n\n"
         f"| param | value |\n|---|---|\n{params}\n\n"
-        f"Predicted by `{champion.name}` version {champion.version} ({champion.kind}). "
-        "To train it: `mlflow-meta work -e EXPERIMENT -- python train.py`.\n"
+        f"Predicted by `{champion.name}` version {champion.version} ({champion.kind}). While it is "
+        f"scheduled, `mlflow-meta work -e '{experiment_name}' -- python train.py` trains it.\n"
     )
