@@ -19,22 +19,17 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.errors import NothingToLearn
-from mlflow_meta.trials import Config, ConfigValue, Direction, Objective
-
-CONTEXT = ("hardware.", "dataset.", "tags.")
-"""Prefixes of what is given for a run rather than chosen."""
+from mlflow_meta.trials import Direction, Objective
 
 REQUIRED = (
     "run_id",
@@ -46,8 +41,6 @@ REQUIRED = (
     "task",
 )
 
-_UNSET = frozenset({"", "None", "none", "null", "nan", "NaN", "NA"})
-_LEADING_ZERO = re.compile(r"\s*[-+]?0\d")
 _PARQUET_KEY = b"mlflow_meta"
 _HUGE = 1e300  # MLflow stores +-inf as +-1.797e308
 
@@ -269,67 +262,6 @@ def direction_of(metric: str) -> Direction | None:
         return None
     negated = bool(words & {"neg", "negative"})
     return Direction.MINIMIZE if low != negated else Direction.MAXIMIZE
-
-
-def type_column(texts: Sequence[str | None]) -> pd.Series:
-    """Type one column of logged texts, once for the whole column.
-
-    The narrowest of Int64, float64, boolean and string that holds every text. Texts that mean
-    "not set" (None, nan, ...) are missing in a column of numbers, and a category in one of texts.
-    """
-    texts = list(texts)
-    logged = Counter(text for text in texts if text is not None and text not in _UNSET)
-    if logged and all(text in ("True", "False") for text in logged):
-        flags = [None if text not in logged else text == "True" for text in texts]
-        return pd.Series(pd.array(flags, dtype="boolean"))
-    numbers = {text: _number(text) for text in logged}
-    if logged and all(number is not None for number in numbers.values()):
-        values = [numbers.get(text) if text is not None else None for text in texts]
-        if all(isinstance(number, int) for number in numbers.values()):
-            return pd.Series(pd.array(values, dtype="Int64"))
-        return pd.Series([np.nan if v is None else float(v) for v in values], dtype="float64")
-    return pd.Series(pd.array(texts, dtype="string"))
-
-
-def columns_with(frame: pd.DataFrame, *prefixes: str) -> list[str]:
-    """The columns of a frame whose name starts with one of the prefixes, in their order."""
-    return [str(column) for column in frame.columns if str(column).startswith(prefixes)]
-
-
-def config_of(row: Mapping[Any, Any]) -> dict[str, ConfigValue]:
-    """The configuration in one row of a frame: its `params.*` that are set, as Python values."""
-    config: dict[str, ConfigValue] = {}
-    for name, value in row.items():
-        if str(name).startswith("params.") and not pd.isna(value):
-            plain = value.item() if isinstance(value, np.generic) else value
-            assert isinstance(plain, str | int | float | bool)
-            config[str(name).removeprefix("params.")] = plain
-    return config
-
-
-def frame_of(configs: Sequence[Config], names: Sequence[str]) -> pd.DataFrame:
-    """`configs` as a frame of `params.<name>` columns, missing where a config lacks the name."""
-    return pd.DataFrame(
-        {f"params.{name}": [config.get(name) for config in configs] for name in names},
-        index=range(len(configs)),
-    )
-
-
-def _number(text: str) -> int | float | None:
-    if "_" in text or not text.isascii():
-        return None  # Python would read 1_000, but whoever logged it did not mean a number
-    if _LEADING_ZERO.match(text):
-        return None  # a label such as 007, which no number spells
-    try:
-        whole = int(text)
-        return whole if abs(whole) < 2**63 and str(whole) == text else float(text)
-    except ValueError:
-        pass
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
 
 
 def _finite(column: pd.Series) -> pd.Series:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlflow_meta.dataset import CONTEXT, columns_with
+from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.space import Categorical, SearchSpace
 from mlflow_meta.space.params import same
 

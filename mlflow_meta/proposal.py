@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from mlflow_meta.acquisition import expected_improvement
-from mlflow_meta.dataset import CONTEXT, columns_with, config_of, frame_of
+from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.features import Encoder
 from mlflow_meta.models import MetaModel

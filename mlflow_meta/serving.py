@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from mlflow_meta.dataset import CONTEXT, type_column
+from mlflow_meta.columns import CONTEXT, type_column
 from mlflow_meta.store.registry import unpack
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.dataset import frame_of
+from mlflow_meta.columns import frame_of
 from mlflow_meta.metrics import spearman
 from mlflow_meta.models import MetaModel
 from mlflow_meta.space import SearchSpace

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_meta.dataset import MetaDataset, config_of, direction_of, frame_of, type_column
+from mlflow_meta.columns import config_of, frame_of, type_column
+from mlflow_meta.dataset import MetaDataset, direction_of
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.trials import Direction, Objective
 

@@ -76,7 +76,7 @@ def test_its_store_holds_real_trainings_the_champion_and_the_suggestions(demo: D
 
 @pytest.mark.slow
 def test_a_second_demo_leaves_the_first_as_it_was(demo: DemoRun) -> None:
-    from mlflow_meta.cli.commands import _fresh
+    from mlflow_meta.cli.look import _fresh
 
     assert _fresh(demo.folder) == demo.folder.with_name("mlflow-meta-demo-2")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_meta.dataset import frame_of, type_column
+from mlflow_meta.columns import frame_of, type_column
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.space import Categorical, Float, Integer, SearchSpace, infer, read_yaml
 

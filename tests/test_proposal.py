@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from mlflow_meta import SearchSpace, propose
-from mlflow_meta.dataset import frame_of
+from mlflow_meta.columns import frame_of
 from mlflow_meta.errors import Exhausted
 from mlflow_meta.models import ZOO
 from mlflow_meta.proposal import choose_batch, context_of, spread_out, tried_on

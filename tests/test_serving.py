@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from servers import model_server
 
-from mlflow_meta.dataset import frame_of
+from mlflow_meta.columns import frame_of
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.train import train
 from mlflow_meta.store import MlflowStore, registry

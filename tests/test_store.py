@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
 from mlflow_meta.errors import StoreRefused, Unreachable, UnsupportedStore
-from mlflow_meta.store import MlflowStore
+from mlflow_meta.store import MlflowStore, queue
 from mlflow_meta.trials import Direction, Objective, Suggestion
 
 OBJECTIVE = Objective(metric="val_loss", direction=Direction.MINIMIZE)
@@ -25,7 +25,7 @@ def suggestion(rank: int) -> Suggestion:
 def schedule(store: MlflowStore, *ranks: int) -> list[str]:
     tags = {"mlflow_meta.harvest_run": "h1", "mlflow_meta.direction": "minimize"}
     return [
-        store.schedule("sweep-a", suggestion(rank), OBJECTIVE, note="**why**", tags=tags)
+        queue.schedule(store, "sweep-a", suggestion(rank), OBJECTIVE, note="**why**", tags=tags)
         for rank in ranks
     ]
 
@@ -86,28 +86,28 @@ def test_a_suggested_run_is_scheduled_with_params_as_history_spells_them(
 
 def test_what_waits_comes_in_the_order_of_ranks(store: MlflowStore) -> None:
     schedule(store, 3, 1, 10, 2)
-    assert [run.rank for run in store.scheduled("sweep-a")] == [1, 2, 3, 10]
-    assert store.scheduled("sweep-b") == []
+    assert [run.rank for run in queue.scheduled(store, "sweep-a")] == [1, 2, 3, 10]
+    assert queue.scheduled(store, "sweep-b") == []
 
 
 def test_a_scheduled_run_of_others_is_not_ours(store: MlflowStore, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("sweep-a").experiment_id
     run_id = add_run(client, experiment, params={"lr": 1}, metrics={}, status="RUNNING")
     client.update_run(run_id, status="SCHEDULED")
-    assert store.scheduled("sweep-a") == []
+    assert queue.scheduled(store, "sweep-a") == []
 
 
 def test_a_claimed_run_is_running_and_waits_no_more(
     store: MlflowStore, client: MlflowClient
 ) -> None:
     (run_id,) = schedule(store, 1)
-    assert store.claim(run_id, tags={"mlflow_meta.hardware.cpu_cores": "2"})
+    assert queue.claim(store, run_id, tags={"mlflow_meta.hardware.cpu_cores": "2"})
     run = client.get_run(run_id)
     assert run.info.status == "RUNNING"
     assert run.data.tags["mlflow_meta.hardware.cpu_cores"] == "2"
     assert int(run.data.tags["mlflow_meta.started_ms"]) >= run.info.start_time
-    assert store.scheduled("sweep-a") == []
-    assert not store.claim(run_id, tags={})
+    assert queue.scheduled(store, "sweep-a") == []
+    assert not queue.claim(store, run_id, tags={})
 
 
 def test_finish_leaves_what_the_training_has_ended_itself(
@@ -115,11 +115,11 @@ def test_finish_leaves_what_the_training_has_ended_itself(
 ) -> None:
     done, killed, broken = schedule(store, 1, 2, 3)
     for run_id in (done, killed, broken):
-        store.claim(run_id, tags={})
-    store.finish(done, succeeded=True)
+        queue.claim(store, run_id, tags={})
+    queue.finish(store, done, succeeded=True)
     client.set_terminated(killed, "KILLED")
-    store.finish(killed, succeeded=True)
-    store.finish(broken, succeeded=False)
+    queue.finish(store, killed, succeeded=True)
+    queue.finish(store, broken, succeeded=False)
     statuses = [client.get_run(run_id).info.status for run_id in (done, killed, broken)]
     assert statuses == ["FINISHED", "KILLED", "FAILED"]
 
@@ -128,7 +128,7 @@ def _claim_all(uri: str, run_ids: list[str], start: object, wins: object) -> Non
     store = MlflowStore(uri)
     start.wait()
     for run_id in run_ids:
-        if store.claim(run_id, tags={}):
+        if queue.claim(store, run_id, tags={}):
             wins.put(run_id)
 
 

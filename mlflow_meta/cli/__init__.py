@@ -1,5 +1,24 @@
 """The `mlflow-meta` command: arguments in, one library call, words out."""
 
-from mlflow_meta.cli.commands import main
+import click
+
+from mlflow_meta.cli.act import suggest, tune, work
+from mlflow_meta.cli.learn import harvest, space, train
+from mlflow_meta.cli.look import demo, doctor, report
 
 __all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mlflow-meta")
+def main() -> None:
+    """Learn from past MLflow runs, and schedule the next ones.
+
+    \b
+    First time here:   mlflow-meta demo
+    On your server:    mlflow-meta doctor --tracking-uri http://localhost:5000
+    """
+
+
+for command in (demo, doctor, harvest, space, train, suggest, work, tune, report):
+    main.add_command(command)

@@ -17,12 +17,16 @@ import click
 from mlflow_meta.errors import MetaError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mlflow_meta.space import SearchSpace
     from mlflow_meta.store import MlflowStore
+    from mlflow_meta.trials import Direction
 
 P = ParamSpec("P")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+STDERR = 2  # the number of our standard error, where a training's own output goes
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -152,6 +156,22 @@ def read_space(path: Path | None) -> SearchSpace | None:
         raise BadSpace(f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise BadSpace(f"{path} is not a text file in UTF-8.") from error
+
+
+def read_direction(text: str | None) -> Direction | None:
+    """A `--direction` as the library has it; None where it was not given."""
+    if text is None:
+        return None
+    from mlflow_meta.trials import Direction
+
+    return Direction(text)
+
+
+def generator(seed: int | None) -> np.random.Generator:
+    """The generator of a `--seed`; a fresh one where it was not given."""
+    import numpy as np
+
+    return np.random.default_rng(seed)
 
 
 @contextmanager

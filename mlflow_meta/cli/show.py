@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlflow_meta.dataset import columns_with
+from mlflow_meta.columns import columns_with
 
 if TYPE_CHECKING:
     from mlflow_meta.services.doctor import Examination

@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow_meta import pictures
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.metrics import coverage
-from mlflow_meta.store import MlflowStore
+from mlflow_meta.store import MlflowStore, queue
 from mlflow_meta.trials import Direction, Objective
 
 
@@ -57,7 +57,7 @@ def report(
     Raises:
         NothingToLearn: If nothing was suggested for it, or no run has the metric.
     """
-    sought = store.suggested_objectives(experiment_name)
+    sought = queue.suggested_objectives(store, experiment_name)
     if metric is None and len(sought) != 1:
         asked = "Pass --metric with one of " + ", ".join(o.metric for o in sought) + "."
         raise NothingToLearn(
@@ -70,7 +70,7 @@ def report(
     known = {objective.metric: objective.direction for objective in sought}
     metric = metric or sought[0].metric
     objective = dataset.objective(metric, direction or known.get(metric))
-    suggested = store.suggested(experiment_name, metric)
+    suggested = queue.suggested(store, experiment_name, metric)
     runs = dataset.trials(objective)[["run_id", "value"]]
     runs["got"] = objective.direction.sign * runs["value"]
     runs = runs.merge(dataset.frame[["run_id", "start_time"]], on="run_id")

@@ -12,7 +12,7 @@ from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
 from mlflow_meta.space import SearchSpace, infer
-from mlflow_meta.store import MlflowStore, Registered, names, registry
+from mlflow_meta.store import MlflowStore, Registered, names, queue, registry
 from mlflow_meta.trials import Config, Objective, Suggestion
 
 MIN_OWN_TRIALS = 10  # trials of a task from which its own ranges say enough
@@ -76,7 +76,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         Exhausted: If every configuration has been run or suggested.
     """
     champion = registry.champion(store, metric=metric, name=model_name)
-    suggested = store.suggested_configs(experiment_name)
+    suggested = queue.suggested_configs(store, experiment_name)
     trials = _known_trials(store, champion)
     task = task or _task_of(experiment_name, trials)
     if space is None:
@@ -96,9 +96,13 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     for item in [] if dry_run else reversed(items):
         note = _note(item, champion, experiment_name, task, so_far)
         tags = _lineage(champion, task)
-        run_id = store.schedule(experiment_name, item, champion.objective, note=note, tags=tags)
+        run_id = queue.schedule(
+            store, experiment_name, item, champion.objective, note=note, tags=tags
+        )
         run_ids.insert(0, run_id)
-    view = "" if dry_run else store.share_view(experiment_name, champion.objective, space.names)
+    view = (
+        "" if dry_run else queue.share_view(store, experiment_name, champion.objective, space.names)
+    )
     return Suggestions(
         items=items,
         run_ids=run_ids,

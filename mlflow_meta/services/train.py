@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mlflow_meta.dataset import CONTEXT, columns_with
+from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.models.choice import Candidate, compare, spearman_on_new_tasks
 from mlflow_meta.pictures import predicted_against_actual
 from mlflow_meta.space import InferredSpace, SearchSpace, infer

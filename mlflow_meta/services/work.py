@@ -12,7 +12,7 @@ from typing import IO
 
 from mlflow_meta.errors import BadCommand
 from mlflow_meta.plugin import hardware_tags
-from mlflow_meta.store import MlflowStore, Scheduled
+from mlflow_meta.store import MlflowStore, Scheduled, queue
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w./ -]*)\}")
 
@@ -67,16 +67,24 @@ def work(
             "after `--`, or give the program's whole path."
         )
     done: list[Execution] = []
-    for run in store.scheduled(experiment_name):
+    for run in queue.scheduled(store, experiment_name):
         if max_runs is not None and len(done) >= max_runs:
             break
         argv = arguments(command, run.params)
-        if not store.claim(run.run_id, tags=hardware_tags()):
+        if not queue.claim(store, run.run_id, tags=hardware_tags()):
             continue
         progress(run, argv)
         exit_code = _execute(store, run.run_id, argv, output)
         done.append(Execution(run_id=run.run_id, name=run.name, rank=run.rank, exit_code=exit_code))
     return done
+
+
+def plan(
+    store: MlflowStore, experiment_name: str, command: Sequence[str], *, max_runs: int | None = None
+) -> list[list[str]]:
+    """The argument lists that `work` would start, in their order; nothing is claimed."""
+    waiting = queue.scheduled(store, experiment_name)
+    return [arguments(command, run.params) for run in waiting[:max_runs]]
 
 
 def arguments(command: Sequence[str], params: Mapping[str, str]) -> list[str]:
@@ -105,5 +113,5 @@ def _execute(
         exit_code = subprocess.run(argv, env=environment, stdout=output, check=False).returncode
         succeeded = exit_code == 0
     finally:  # an interrupt, too, must not leave the run open
-        store.finish(run_id, succeeded=succeeded)
+        queue.finish(store, run_id, succeeded=succeeded)
     return exit_code

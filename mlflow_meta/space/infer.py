@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from mlflow_meta.columns import columns_with
 from mlflow_meta.errors import BadSpace, NothingToLearn
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
 from mlflow_meta.space.search_space import SearchSpace
@@ -92,7 +93,7 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
     Raises:
         NothingToLearn: If no param varies.
     """
-    logged = [str(c) for c in trials.columns if str(c).startswith("params.")]
+    logged = columns_with(trials, "params.")
     columns = {c.removeprefix("params."): trials[c] for c in logged if trials[c].notna().any()}
     tasks = trials["task"].astype(str)
     left_out: dict[str, str] = {}

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Experiment, Run
 
-from mlflow_meta.dataset import MetaDataset, type_column
+from mlflow_meta.columns import type_column
+from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.store import names
 from mlflow_meta.trials import Direction, Objective
 

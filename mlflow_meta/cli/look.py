@@ -1,0 +1,113 @@
+"""Commands that look: report, doctor, demo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mlflow_meta.cli import options
+from mlflow_meta.cli.options import emit, humane, open_store, working
+
+# Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
+
+
+@click.command()
+@options.target
+@options.metric
+@options.direction
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")
+@options.tracking_uri
+@options.as_json
+@humane
+def report(
+    experiment_name: str,
+    metric: str | None,
+    direction: str | None,
+    out: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Show what was suggested, what was predicted, and what came of it.
+
+    \b
+    Example:
+        mlflow-meta report -e sweep-7 --out progress.png
+    """
+    store = open_store(tracking_uri)
+    from mlflow_meta.cli import show
+    from mlflow_meta.services.report import report as run
+
+    with working("reading runs"):
+        found = run(
+            store, experiment_name, metric=metric, direction=options.read_direction(direction)
+        )
+    if out is not None:
+        out.write_bytes(found.picture)
+        click.echo(f"Wrote {out}.", err=True)
+    if as_json:
+        emit(show.report_data(found))
+        return
+    show.report(found)
+    click.echo(show.balance(found))
+
+
+@click.command()
+@options.dry_run
+@options.tracking_uri
+@options.as_json
+@humane
+def doctor(dry_run: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Check connection, versions and permissions, and see what can be learned.
+
+    \b
+    Example:
+        mlflow-meta doctor --tracking-uri http://localhost:5000
+    Next:
+        mlflow-meta harvest
+    """
+    store = open_store(tracking_uri)
+    from mlflow_meta.cli import show
+    from mlflow_meta.services.doctor import doctor as run
+
+    with working("examining") as say:
+        found = run(store, dry_run=dry_run, progress=lambda n: say(f"reading runs: {n}"))
+    if as_json:
+        emit(show.examination_data(found))
+    else:
+        show.examination(found)
+    if not found.ok:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path),
+              default=Path("mlflow-meta-demo"), show_default=True,
+              help="Where the demo's store goes; must be new.")  # fmt: skip
+@options.as_json
+@humane
+def demo(folder: Path, as_json: bool) -> None:
+    """See the whole loop on real trainings, in about a minute.
+
+    \b
+    Example:
+        mlflow-meta demo
+    """
+    from mlflow_meta.cli import show
+    from mlflow_meta.demo import demo as run
+
+    with working("starting") as say:
+        done = run(_fresh(folder), progress=say)
+    if as_json:
+        emit({"store": done.uri, **show.report_data(done.report)})
+        return
+    show.report(done.report)
+    click.echo(show.balance(done.report))
+    click.echo(done.guide)
+
+
+def _fresh(folder: Path) -> Path:
+    """`folder`, or the first of `folder-2`, `folder-3`, ... that does not exist yet."""
+    tries = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 1000))]
+    return next(path for path in tries if not path.exists())
