@@ -29,7 +29,8 @@ MAX_LEVELS = 20  # categories of a context column; more is text, such as a path 
 MIN_SUPPORT = 2  # trials that a category needs before it gets a column of its own
 _DECADES = 20.0  # largest over smallest from which a context number is taken on the log scale
 _MONOTONE = 0.9  # gamma from which a context column follows from a parameter
-_MAX_COMPARED = 300  # trials of a task that are compared with each other for it
+_MAX_COMPARED = 100  # trials of a task that are compared with each other for it
+_MAX_TASKS = 20  # tasks, the largest, in which that is looked for: the time grows with all three
 _FAR = 1.0  # how far outside [0, 1] a chosen value may lie, so that no outlier dominates
 
 
@@ -158,11 +159,16 @@ def consequences(trials: pd.DataFrame, space: SearchSpace) -> dict[str, str]:
         and not (isinstance(param, Categorical) and not param.is_ordered)
     ]
     chosen = {name: _numbers(trials[f"params.{name}"]) for name in numeric}
-    groups = [np.asarray(rows) for rows in trials.groupby("task", sort=False).indices.values()]
+    by_task = trials.groupby("task", sort=False).indices.values()
+    groups = sorted((np.asarray(rows) for rows in by_task), key=len, reverse=True)[:_MAX_TASKS]
     for column in columns_with(trials, *CONTEXT):
         given = _numbers(trials[column])
         for name, numbers in chosen.items():
-            verdicts = [_follows(given[rows], numbers[rows]) for rows in groups]
+            verdicts = []
+            for rows in groups:
+                verdicts.append(_follows(given[rows], numbers[rows]))
+                if verdicts[-1] is False:
+                    break  # mostly in the first task already, which saves the time for the others
             if True in verdicts and False not in verdicts:
                 found[column] = name
                 break
