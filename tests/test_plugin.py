@@ -170,7 +170,9 @@ def refuse(*_):
     raise OSError("not for you")
 pathlib.Path.open = refusing(pathlib.Path.open)
 pathlib.Path.iterdir = refusing(pathlib.Path.iterdir)
-os.sched_getaffinity = os.sysconf = refuse
+os.sched_getaffinity = refuse
+sysconf = os.sysconf  # psutil, which MLflow imports where it is installed, asks for other things
+os.sysconf = lambda name: refuse() if "PAGE" in str(name) else sysconf(name)
 """
 
 
