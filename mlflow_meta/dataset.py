@@ -160,6 +160,7 @@ class MetaDataset:
                     f"runs that have them: {known or 'none'}."
                 )
             metric = next(iter(stated))
+        self._check_logged(metric)
         if metric in disputed and direction is None:
             sides = ", ".join(
                 f"{name} says {o.direction.value}"
@@ -178,6 +179,15 @@ class MetaDataset:
             )
         return Objective(metric=metric, direction=direction)
 
+    def _check_logged(self, metric: str) -> None:
+        """Raise if no run has the metric; names those that there are."""
+        if not self.metrics().get(metric):
+            known = ", ".join(f"{name} ({n})" for name, n in list(self.metrics().items())[:8])
+            raise NothingToLearn(
+                f"None of the {len(self)} finished runs has the metric {metric!r}. "
+                f"Pass --metric with one that was logged: {known or 'none was'}."
+            )
+
     def trials(self, objective: Objective) -> pd.DataFrame:
         """The runs that have the objective's metric, as trials.
 
@@ -188,13 +198,8 @@ class MetaDataset:
         Raises:
             NothingToLearn: If no run has the metric; names the metrics that there are.
         """
+        self._check_logged(objective.metric)
         column = f"metrics.{objective.metric}"
-        if column not in self.frame or not _finite(self.frame[column]).any():
-            known = ", ".join(f"{name} ({n})" for name, n in list(self.metrics().items())[:8])
-            raise NothingToLearn(
-                f"None of the {len(self)} finished runs has the metric {objective.metric!r}. "
-                f"Pass --metric with one that was logged: {known or 'none was'}."
-            )
         rows = self.frame[_finite(self.frame[column])].sort_values(["start_time", "run_id"])
         read = columns_with(rows, "params.", *CONTEXT)
         kept = [column for column in read if rows[column].notna().any()]

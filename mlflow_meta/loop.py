@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
+from mlflow_meta.errors import BadCommand
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.report import Report, report
 from mlflow_meta.services.suggest import Suggestions, suggest
@@ -71,7 +73,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         n: How many configurations to train in each round.
         metric: What to improve; None for the primary metric that the experiments name.
         direction: Which values are better; None for what the experiments or the name say.
-        learn_from: Names of the experiments to learn from; none for all of the server.
+        learn_from: Names of the experiments to learn from beside it; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
         output: Where the program's standard output goes, a file or its number; None for ours.
         rng: Equal generators and results give equal suggestions; None for a fresh one.
@@ -84,10 +86,11 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     if rounds < 1:
         raise ValueError(f"`rounds >= 1` must hold, but got {rounds}.")
     rng = rng or np.random.default_rng()
+    sources = [*learn_from, experiment_name] if learn_from else ()
     done: list[Round] = []
     for turn in range(1, rounds + 1):
         progress(f"round {turn} of {rounds}: harvesting")
-        harvest(store, learn_from)
+        harvest(store, sources)
         training = train(store, metric=metric, direction=direction, progress=progress)
         metric = training.objective.metric
         progress(f"round {turn} of {rounds}: searching")
@@ -100,7 +103,13 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
             output=output,
             progress=lambda run, _: progress(f"training {run.name}"),
         )
+        if executions and all(execution.exit_code for execution in executions):
+            raise BadCommand(
+                f"All trainings of round {turn} failed, the last with code "
+                f"{executions[-1].exit_code} (run {executions[-1].run_id}). Try the program by "
+                f"hand: {shlex.join(command)}"
+            )
         done.append(Round(training=training, suggestions=suggestions, executions=executions))
     progress("harvesting the results")
-    harvest(store, learn_from)
+    harvest(store, sources)
     return Tuning(rounds=done, report=report(store, experiment_name, metric=metric))

@@ -190,7 +190,8 @@ def _best_model(trials: pd.DataFrame, space: SearchSpace, task: str) -> MetaMode
     tasks = set(trials["task"].astype(str))
     if task in tasks or len(tasks) < 2:
         return candidates[0].model
-    return max(candidates, key=lambda c: spearman_on_new_tasks(c.name, c.model, trials)).model
+    scores = [spearman_on_new_tasks(c.name, c.model, trials) for c in candidates]
+    return candidates[int(np.argmax(np.nan_to_num(scores, nan=-1.0)))].model
 
 
 def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found:

@@ -16,7 +16,7 @@ from servers import free_port, mlflow_server
 
 from mlflow_meta.cli import main
 from mlflow_meta.models import ZOO
-from mlflow_meta.store import MlflowStore
+from mlflow_meta.store import MlflowStore, queue
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -215,6 +215,74 @@ def test_a_training_that_fails_is_told_and_its_run_is_failed(
     (failed,) = client.search_runs([experiment], "tags.`mlflow_meta.rank` = '1'")
     assert failed.info.status == "FAILED"
     assert "Nothing waits" in done("work", "-e", "sweep-a", "--", "true").stderr
+
+
+def test_a_program_that_always_fails_does_not_burn_the_whole_queue(
+    uri: str, client: MlflowClient
+) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    done("suggest", "-e", "sweep-a", "-n", "4")
+    assert run("work", "-e", "sweep-a", "--", "false").exit_code == 1
+    experiment = client.get_experiment_by_name("sweep-a").experiment_id
+    found = client.search_runs([experiment], "tags.`mlflow_meta.rank` != ''")
+    statuses = sorted(run.info.status for run in found)
+    assert statuses == ["FAILED", "FAILED", "SCHEDULED", "SCHEDULED"]
+    line = refusal("tune", "-e", "sweep-b", "--metric", "val_loss", "-n", "2", "--", "false")
+    assert "All trainings of round 1 failed, the last with code 1" in line
+
+
+def test_a_run_that_a_dead_worker_has_claimed_is_told(uri: str, client: MlflowClient) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    (s,) = data("suggest", "-e", "sweep-a", "-n", "1")["suggestions"]
+    client.log_param(s["run_id"], "mlflow_meta.claim", "of-a-worker-that-died")
+    assert (
+        "1 runs of sweep-a are scheduled, but claimed"
+        in done("work", "-e", "sweep-a", "--", "true").stderr
+    )
+
+
+def test_the_report_keeps_batches_together_the_newest_first(uri: str) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    batches = [data("suggest", "-e", "sweep-a", "-n", "2", "--seed", str(i)) for i in range(2)]
+    expected = [s["run_id"] for batch in reversed(batches) for s in batch["suggestions"]]
+    store = MlflowStore(uri)
+    assert list(queue.suggested(store, "sweep-a", "val_loss")["run_id"]) == expected
+
+
+def test_only_params_that_belong_together_are_suggested_where_a_task_has_few_trials(
+    uri: str, client: MlflowClient
+) -> None:
+    other = client.create_experiment("forest")
+    young = client.create_experiment("young-forest")
+    for i in range(12):
+        params = {"trees": 10 + i, "leaves": 2 + i % 5}
+        add_run(client, other, params=params, metrics={"val_loss": 1.0 / (i + 1)})
+    for i in range(3):
+        params = {"trees": 10 + i, "leaves": 2 + i % 5}
+        add_run(client, young, params=params, metrics={"another_loss": 1.0 / (i + 1)})
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    result = done("suggest", "-e", "young-forest", "-n", "2")
+    assert "No run of young-forest has val_loss yet" in result.stderr
+    for s in data("suggest", "-e", "young-forest", "--dry-run")["suggestions"]:
+        assert set(s["params"]) == {"trees", "leaves"}
+
+
+def test_a_param_that_nobody_logged_is_told(uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("parameters: {lr: {type: float, low: 0.1, high: 1.0}, dropout: {type: float, "
+                    "low: 0.0, high: 0.5}}")  # fmt: skip
+    done("harvest")
+    done("train", "--metric", "val_loss")
+    result = done("suggest", "-e", "sweep-a", "--space", str(path), "--dry-run")
+    assert "Nothing is known of dropout" in result.stderr
+
+
+def test_a_copy_that_can_not_be_written_is_one_line(uri: str) -> None:
+    assert "/no/such/folder" in refusal("harvest", "--dry-run", "--out", "/no/such/folder/x")
 
 
 def test_params_reach_the_program_in_the_places_that_a_template_gives_them(uri: str) -> None:

@@ -303,3 +303,12 @@ def test_experiments_that_disagree_on_a_direction_are_not_decided_between() -> N
         dataset(primary=primary).objective("loss")
     chosen = dataset(primary=primary).objective("loss", Direction.MAXIMIZE)
     assert chosen.direction is Direction.MAXIMIZE
+
+
+def test_the_odd_printed_object_among_numbers_does_not_make_them_texts() -> None:
+    texts = [*(str(i) for i in range(30)), "0 int\n1 float"]
+    typed = type_column(texts)
+    assert str(typed.dtype) == "Int64"
+    assert list(typed[:30]) == list(range(30))
+    assert typed.isna()[30]
+    assert str(type_column(["1", "2", "sqrt"]).dtype) == "string"

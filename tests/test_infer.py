@@ -258,3 +258,12 @@ def test_the_history_itself_is_left_as_it_was() -> None:
     before = trials.copy(deep=True)
     infer(trials)
     pd.testing.assert_frame_equal(trials, before)
+
+
+def test_texts_that_nobody_would_choose_are_left_out() -> None:
+    printed = ["0 int\n1 float", "2 int\n3 float"] * 30
+    long = ["x" * 200, "y" * 200] * 30
+    inferred = infer(history(lr=np.linspace(0.1, 0.9, N), printed=printed, long=long))
+    assert inferred.space.names == ["lr"]
+    assert "line breaks" in inferred.left_out["printed"]
+    assert "long ones" in inferred.left_out["long"]

@@ -177,7 +177,15 @@ def test_new_tasks_are_ranked_by_what_other_tasks_taught() -> None:
 def test_with_one_task_nothing_is_known_of_new_tasks() -> None:
     model = ZOO["linear"]()
     model.fit(bowl(20), SPACE)
-    assert spearman_on_new_tasks("linear", model, bowl(20)) == -1.0
+    assert np.isnan(spearman_on_new_tasks("linear", model, bowl(20)))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_task_beside_which_there_is_hardly_another_is_no_reason_to_fail(name: str) -> None:
+    trials = pd.concat([bowl(15), bowl(1, task="b")], ignore_index=True)
+    model = ZOO[name]()
+    model.fit(trials, SPACE)
+    assert np.isnan(spearman_on_new_tasks(name, model, trials))
 
 
 def test_a_prediction_has_one_std_for_each_mean() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,18 @@ def suggest(  # noqa: PLR0913 - one argument an option
         f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best so "
         f"far: {show.number(found.best_so_far)}."
     )
+    if math.isnan(found.best_so_far):
+        click.echo(
+            f"No run of {found.task} has {found.objective.metric} yet: the numbers are on the "
+            "scale of other tasks, and rough.",
+            err=True,
+        )
+    if found.never_logged:
+        click.echo(
+            f"Nothing is known of {', '.join(found.never_logged)}: no run has logged it, so its "
+            "values are as good as random.",
+            err=True,
+        )
     if found.n_unseen:
         click.echo(
             f"It has not learned from {found.n_unseen} newer runs: mlflow-meta train --metric "
@@ -127,6 +140,8 @@ def work(
 
     if dry_run:
         planned = plan(store, experiment_name, command, max_runs=max_runs)
+        if not planned:
+            click.echo(f"Nothing waits in {experiment_name}.", err=True)
         if as_json:
             emit({"commands": planned})
         for argv in [] if as_json else planned:
@@ -150,6 +165,12 @@ def work(
                     {"run_id": e.run_id, "rank": e.rank, "exit_code": e.exit_code} for e in done
                 ],
             }
+        )
+    elif not done and (left := len(plan(store, experiment_name, command))):
+        click.echo(
+            f"{left} runs of {experiment_name} are scheduled, but claimed by other workers, or by "
+            "one that died.",
+            err=True,
         )
     elif not done:
         click.echo(f"Nothing waits in {experiment_name}. Next: mlflow-meta suggest", err=True)

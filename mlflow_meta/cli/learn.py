@@ -16,7 +16,9 @@ from mlflow_meta.cli.options import emit, humane, open_store, read_space, workin
 @click.command()
 @options.sources
 @click.option("--all-experiments", is_flag=True, help="Read all experiments; this is the default.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Parquet copy.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Parquet copy, of a dry run too."
+)
 @click.option("--list-metrics", is_flag=True, help="Only list the metrics that are logged.")
 @options.dry_run
 @options.tracking_uri
@@ -88,7 +90,8 @@ def harvest(  # noqa: PLR0913 - one argument an option
     left = ", ".join(f"{n} {reason}" for reason, n in found.dataset.quarantined.items())
     click.echo(f"{found.n_trials} trials{f'; left out: {left}' if left else ''}.", err=True)
     if metrics:
-        click.echo(f"Next: mlflow-meta train --metric {next(iter(metrics))}", err=True)
+        known = ", ".join(f"{name} ({n})" for name, n in list(metrics.items())[:8])
+        click.echo(f"Next: mlflow-meta train --metric NAME, one of: {known}", err=True)
 
 
 @click.command()
@@ -196,6 +199,7 @@ def train(  # noqa: PLR0913 - one argument an option
                 "n_trials": done.n_trials,
                 "n_tasks": done.n_tasks,
                 "n_features": done.n_features,
+                "has_signal": done.has_signal,
                 "left_out": done.left_out,
                 "candidates": done.table.to_dict("records"),
             }
@@ -211,4 +215,10 @@ def train(  # noqa: PLR0913 - one argument an option
         "on held-out trials."
     )
     click.echo(f"Registered {done.model_name} version {done.version}, alias champion.")
+    if not done.has_signal:
+        click.echo(
+            "It could not tell good from bad on held-out trials: until more runs are known, "
+            "suggestions only cover the search space evenly.",
+            err=True,
+        )
     click.echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)

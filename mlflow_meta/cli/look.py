@@ -97,6 +97,8 @@ def demo(folder: Path, as_json: bool) -> None:
     from mlflow_meta.cli import show
     from mlflow_meta.demo import demo as run
 
+    options.quiet()  # importing MLflow sets its log levels again
+
     with working("starting") as say:
         done = run(_fresh(folder), progress=say)
     if as_json:

@@ -120,6 +120,9 @@ def humane(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except MetaError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # a file that can't be written, a disk that is full
+            name = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{name}{error.strerror or error}.") from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(INTERRUPTED)

@@ -117,7 +117,7 @@ def _guide(uri: str, view: str) -> str:
         f"    mlflow ui --backend-store-uri {uri}\n"
         f"then open http://127.0.0.1:5000{view}\n"
         f"On top stand the runs called 'suggested 1: ...' and so on, with what was predicted\n"
-        f"beside what they got; open one, and its description says what was expected and why.\n"
+        f"beside what they got; open one, and its description says what was expected.\n"
         f"The experiment mlflow-meta holds the harvest and the training; Models, the champion.\n"
         f"Go on with another data set:\n"
         f"    mlflow-meta suggest -e demo-wine --tracking-uri {uri}"

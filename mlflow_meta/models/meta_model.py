@@ -24,6 +24,7 @@ from mlflow_meta.space import SearchSpace
 
 MIN_TRIALS = 8
 N_FOLDS = 5
+MIN_LEFT = 5  # rows without which a fold is not worth a fit
 _SEED = 0
 
 
@@ -56,7 +57,8 @@ class MetaModel:
         self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
         self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
         self.cv_rmse = rmse(scores, self.cv_predicted)
-        self.cv_spearman = spearman_by_task(tasks, scores, held_out.mean)
+        found = spearman_by_task(tasks, scores, held_out.mean)
+        self.cv_spearman = found if np.isfinite(found) else 0.0
         self.regressor = self.make_regressor()
         self.regressor.fit(X, scores, seed=_SEED)
 
@@ -190,10 +192,15 @@ def folds_across(tasks: NDArray[np.object_]) -> NDArray[np.int64]:
 def cross_predict(
     make_regressor: Callable[[], Regressor], X: Matrix, y: Vector, folds: NDArray[np.int64]
 ) -> Prediction:
-    """Predictions `(n,)` for every row by a regressor that was fitted on the other folds only."""
-    mean, std = np.empty(len(y)), np.empty(len(y))
+    """Predictions `(n,)` for every row by a regressor that was fitted on the other folds only.
+
+    They are nan in a fold that leaves fewer than `MIN_LEFT` rows to learn from.
+    """
+    mean, std = np.full(len(y), np.nan), np.full(len(y), np.nan)
     for fold in np.unique(folds):
         rows = folds == fold
+        if (~rows).sum() < MIN_LEFT:
+            continue
         regressor = make_regressor()
         regressor.fit(X[~rows], y[~rows], seed=_SEED)
         predicted = regressor.predict(X[rows])
@@ -202,14 +209,17 @@ def cross_predict(
 
 
 def spearman_by_task(tasks: NDArray[np.object_], observed: Vector, predicted: Vector) -> float:
-    """Mean over the tasks of the rank correlation within each, weighted by their trials."""
+    """Mean over the tasks of the rank correlation within each, weighted by their trials.
+
+    nan predictions are left out; nan where no task has three others.
+    """
     found: list[tuple[float, int]] = []
     for task in pd.unique(tasks):
-        rows = tasks == task
+        rows = (tasks == task) & np.isfinite(predicted)
         correlation = spearman(observed[rows], predicted[rows]) if rows.sum() >= 3 else np.nan
         if np.isfinite(correlation):
             found.append((correlation, int(rows.sum())))
     if not found:
-        return 0.0
+        return float("nan")
     correlations, weights = zip(*found, strict=True)
     return float(np.average(correlations, weights=weights))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from mlflow_meta.columns import columns_with
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
@@ -31,6 +34,7 @@ class Suggestions:
         model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
         view: Address of a view of the MLflow UI that shows them beside the runs, from the server's
             root; empty after a dry run.
+        never_logged: Params of the space that no trial has, so that nothing is known of them.
         n_unseen: How many harvested trials of the task the meta-model has not learned from.
     """
 
@@ -42,6 +46,7 @@ class Suggestions:
     model: str
     view: str
     n_unseen: int
+    never_logged: Sequence[str]
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own
@@ -77,10 +82,10 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     """
     champion = registry.champion(store, metric=metric, name=model_name)
     suggested = queue.suggested_configs(store, experiment_name)
-    trials = _known_trials(store, champion)
+    trials, runs = _known(store, champion)
     task = task or _task_of(experiment_name, trials)
     if space is None:
-        space = _space_of(trials, task, champion.model)
+        space = _space_of(trials, runs, task, champion.model)
     tried = [*tried_on(trials, task), *(space.parse(texts) for texts in suggested)]
     rng = rng or np.random.default_rng()
     configs = choose_batch(champion.model, space, trials, task=task, n=n, tried=tried, rng=rng)
@@ -92,10 +97,11 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     learned = champion.model.scales.get(task)
     so_far = _so_far(best, len(values))
     run_ids: list[str] = []
+    batch = uuid.uuid4().hex
     # The UI shows the newest run first: written last to first, the best one is on top.
     for item in [] if dry_run else reversed(items):
         note = _note(item, champion, experiment_name, task, so_far)
-        tags = _lineage(champion, task)
+        tags = {**_lineage(champion, task), names.BATCH: batch}
         run_id = queue.schedule(
             store, experiment_name, item, champion.objective, note=note, tags=tags
         )
@@ -111,23 +117,27 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         best_so_far=best,
         model=f"{champion.name} v{champion.version}",
         view=view,
+        never_logged=[n for n in space.names if f"params.{n}" not in trials],
         n_unseen=max(len(values) - (len(learned.values) if learned else 0), 0),
     )
 
 
-def _known_trials(store: MlflowStore, champion: Registered) -> pd.DataFrame:
-    """The trials of the newest harvest; of tasks that it left out, those the champion knows."""
+def _known(store: MlflowStore, champion: Registered) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials of the newest harvest; of tasks that it left out, those the champion knows.
+
+    And the newest harvest's runs, with the metric or without.
+    """
     _, learned = store.dataset(champion.harvest_run_id)
     newest_run_id, newest = store.dataset()
     known = learned.trials(champion.objective)
     if newest_run_id == champion.harvest_run_id:
-        return known
+        return known, learned.frame
     try:
         fresh = newest.trials(champion.objective)
     except NothingToLearn:
-        return known
+        return known, newest.frame
     others = known[~known["task"].isin(fresh["task"])]
-    return pd.concat([others, fresh], ignore_index=True)
+    return pd.concat([others, fresh], ignore_index=True), newest.frame
 
 
 def _task_of(experiment_name: str, trials: pd.DataFrame) -> str:
@@ -141,14 +151,27 @@ def _task_of(experiment_name: str, trials: pd.DataFrame) -> str:
     return str(tasks[0]) if tasks else experiment_name
 
 
-def _space_of(trials: pd.DataFrame, task: str, model: MetaModel) -> SearchSpace:
+def _space_of(trials: pd.DataFrame, runs: pd.DataFrame, task: str, model: MetaModel) -> SearchSpace:
+    """What the task's own trials have varied or, if they are few, what others have.
+
+    Of the others' params only those that belong together: the ones that the task's own runs have
+    logged, with any metric, or else those of the task with the most trials.
+    """
     own = trials[trials["task"] == task]
-    if len(own) < MIN_OWN_TRIALS:
-        return model.encoder.space
-    try:
-        return infer(own).space
-    except NothingToLearn:
-        return model.encoder.space
+    if len(own) >= MIN_OWN_TRIALS:
+        with suppress(NothingToLearn):
+            return infer(own).space
+    alike = runs[runs["task"] == task]
+    if alike.empty:
+        alike = trials[trials["task"] == trials["task"].mode()[0]]
+    logged = [c for c in columns_with(alike, "params.") if alike[c].notna().any()]
+    space = model.encoder.space.only({column.removeprefix("params.") for column in logged})
+    if space is None:
+        raise NothingToLearn(
+            f"The runs of {task!r} log none of the params that the meta-model knows, which are "
+            f"{', '.join(model.encoder.space.names[:8])}. Pass what to search with --space."
+        )
+    return space
 
 
 def _rank(

@@ -30,6 +30,7 @@ class Training:
         n_tasks: Of how many tasks.
         n_features: From how many features.
         left_out: Param or context column -> why it is no feature.
+        has_signal: Whether it could tell good from bad at all on held-out trials.
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class Training:
     n_tasks: int
     n_features: int
     left_out: dict[str, str]
+    has_signal: bool
 
 
 def train(  # noqa: PLR0913 - each is a choice of its own
@@ -124,19 +126,18 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         n_tasks=trials["task"].nunique(),
         n_features=len(encoder.names),
         left_out={**inferred.left_out, **encoder.left_out},
+        has_signal=best.model.has_signal,
     )
 
 
 def _table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.DataFrame:
-    several = trials["task"].nunique() > 1
     return pd.DataFrame(
         {
             "model": [c.name for c in candidates],
             "rmse": [c.rmse for c in candidates],
             "spearman": [c.spearman for c in candidates],
             "spearman_new_task": [
-                spearman_on_new_tasks(c.name, c.model, trials) if several else float("nan")
-                for c in candidates
+                spearman_on_new_tasks(c.name, c.model, trials) for c in candidates
             ],
         }
     )

@@ -14,6 +14,7 @@ from mlflow_meta.errors import BadCommand
 from mlflow_meta.plugin import hardware_tags
 from mlflow_meta.store import MlflowStore, Scheduled, queue
 
+MAX_FAILURES = 2  # trainings that may fail in a row before the others are left waiting
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w./ -]*)\}")
 
 
@@ -45,6 +46,8 @@ def work(
 ) -> list[Execution]:
     """Train what is scheduled in an experiment, best rank first, until nothing waits.
 
+    It stops early when `MAX_FAILURES` trainings in a row fail.
+
     The program gets the params as `--name=value` behind its own arguments or, where `command` has
     placeholders such as `{lr}`, in their places. `MLFLOW_RUN_ID` makes its `mlflow.start_run()`
     resume the suggested run. No shell is involved.
@@ -67,10 +70,14 @@ def work(
             "after `--`, or give the program's whole path."
         )
     done: list[Execution] = []
-    for run in queue.scheduled(store, experiment_name):
+    waiting = queue.scheduled(store, experiment_name)
+    planned = [(run, arguments(command, run.params)) for run in waiting]
+    for run, argv in planned:
         if max_runs is not None and len(done) >= max_runs:
             break
-        argv = arguments(command, run.params)
+        lately = [execution.exit_code for execution in done[-MAX_FAILURES:]]
+        if len(lately) == MAX_FAILURES and all(lately):
+            break  # it is the program, not the configurations: leave those for later
         if not queue.claim(store, run.run_id, tags=hardware_tags()):
             continue
         progress(run, argv)
@@ -112,6 +119,11 @@ def _execute(
     try:
         exit_code = subprocess.run(argv, env=environment, stdout=output, check=False).returncode
         succeeded = exit_code == 0
+    except OSError as error:
+        raise BadCommand(
+            f"{argv[0]} can't be started: {error.strerror}. Put the program that runs it in front, "
+            "as in `-- python train.py`."
+        ) from error
     finally:  # an interrupt, too, must not leave the run open
         queue.finish(store, run_id, succeeded=succeeded)
     return exit_code

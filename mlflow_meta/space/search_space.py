@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from graphlib import CycleError, TopologicalSorter
@@ -65,6 +65,14 @@ class SearchSpace:
         """`n` configurations, every parameter uniform on its own scale."""
         columns = {name: param.sample(n, rng) for name, param in self.params.items()}
         return [self.active({name: columns[name][i] for name in columns}) for i in range(n)]
+
+    def only(self, names: Collection[str]) -> SearchSpace | None:
+        """The part over some params, less those whose parent is gone; None if nothing is left."""
+        kept: dict[str, Param] = {}
+        for name, param in self.params.items():
+            if name in names and set(param.when) <= set(kept):
+                kept[name] = param
+        return SearchSpace(kept) if kept else None
 
     def complete(self, config: Config, rng: np.random.Generator) -> dict[str, ConfigValue]:
         """`config` without what is inactive, with random values for what is active but unset."""

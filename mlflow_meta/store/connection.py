@@ -53,7 +53,11 @@ def connect(tracking_uri: str | None) -> tuple[str, MlflowClient]:
     if kind == "sqlite":
         _check_sqlite(uri)
     if kind in _PORTS:
-        _check_listening(uri, parts.hostname or "", parts.port or _PORTS[kind])
+        try:
+            port = parts.port or _PORTS[kind]
+        except ValueError as error:
+            raise UnsupportedStore(f"{uri} is no address: {error}.") from error
+        _check_listening(uri, parts.hostname or "", port)
     if kind in _DATABASES:
         _check_schema(uri)
     elif kind not in _PORTS and not kind.startswith("databricks"):
@@ -74,6 +78,12 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except MlflowException as error:
             raise _refusal(error) from error
+        except ImportError as error:
+            raise StoreRefused(
+                f"This database needs a driver that is not installed ({error}). For Postgres, "
+                "`pip install psycopg2-binary` and write postgresql+psycopg2://..., for MySQL, "
+                "`pip install pymysql` and write mysql+pymysql://..."
+            ) from error
         except SQLAlchemyError as error:
             raise StoreRefused(
                 f"The tracking database can't be used: {_one_line(error)}."

@@ -30,7 +30,7 @@ _SUGGESTED = [
     "status",
     "created",
     "version",
-    "harvest",
+    "batch",
     "predicted",
     "std",
     "low",
@@ -226,12 +226,10 @@ def suggested(store: MlflowStore, experiment_name: str, metric: str) -> pd.DataF
         if run.data.tags.get(names.METRIC) == metric
         and run.data.tags.get(names.RANK, "").isdecimal()
     ]
-    frame = pd.DataFrame(rows, columns=None if rows else list(_SUGGESTED))
-    batches = frame.sort_values(["harvest", "rank"]) if rows else frame
-    newest = batches.sort_values("created", ascending=False)["harvest"].drop_duplicates()
-    order = {harvest: i for i, harvest in enumerate(newest)}
-    batches = batches.assign(_batch=batches["harvest"].map(order)).sort_values(["_batch", "rank"])
-    return batches.drop(columns=["_batch", "harvest"]).reset_index(drop=True)
+    frame = pd.DataFrame(rows, columns=None if rows else _SUGGESTED)
+    last = frame.groupby("batch")["created"].transform("max")
+    ordered = frame.assign(last=last).sort_values(["last", "rank"], ascending=[False, True])
+    return ordered.drop(columns=["last", "batch"]).reset_index(drop=True)
 
 
 def _suggested_row(run: Run, metric: str) -> dict[str, object]:
@@ -244,7 +242,7 @@ def _suggested_row(run: Run, metric: str) -> dict[str, object]:
         "status": run.info.status,
         "created": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
         "version": tags.get(names.MODEL_VERSION, ""),
-        "harvest": tags.get(names.HARVEST_RUN, ""),
+        "batch": tags.get(names.BATCH, ""),
         "predicted": metrics.get(predicted, np.nan),
         "std": metrics.get(f"{predicted}_std", np.nan),
         "low": metrics.get(f"{predicted}_low", np.nan),
