@@ -19,6 +19,7 @@ CONTEXT = ("hardware.", "dataset.", "tags.")
 """Prefixes of what is given for a run rather than chosen."""
 
 _LEADING_ZERO = re.compile(r"\s*[-+]?0\d")
+MAX_CHARS = 100  # of a text that was chosen; a longer one is a document or a printed object
 _MAX_ODD = 0.1  # share of texts that do not make a column of numbers one of texts
 _UNSET = frozenset({"", "None", "none", "null", "nan", "NaN", "NA"})
 
@@ -27,8 +28,9 @@ def type_column(texts: Sequence[str | None]) -> pd.Series:
     """Type one column of logged texts, once for the whole column.
 
     The narrowest of Int64, float64, boolean and string that holds every text. Texts that mean
-    "not set" (None, nan, ...) are missing in a column of numbers, and a category in one of texts;
-    and so is the odd text in a column where 9 of 10 are numbers, such as a printed object.
+    "not set" (None, nan, ...) are missing in a column of numbers, and a category in one of texts.
+    So is the odd text where 9 of 10 are numbers; a printed object, which nobody chose, does not
+    count against them.
     """
     texts = list(texts)
     logged = Counter(text for text in texts if text is not None and text not in _UNSET)
@@ -36,8 +38,9 @@ def type_column(texts: Sequence[str | None]) -> pd.Series:
         flags = [None if text not in logged else text == "True" for text in texts]
         return pd.Series(pd.array(flags, dtype="boolean"))
     numbers = {text: _number(text) for text in logged}
-    odd = sum(count for text, count in logged.items() if numbers[text] is None)
-    if odd <= _MAX_ODD * sum(logged.values()):
+    counted = {text: count for text, count in logged.items() if is_choice(text)}
+    odd = sum(count for text, count in counted.items() if numbers[text] is None)
+    if odd <= _MAX_ODD * sum(counted.values()):
         numbers = {text: number for text, number in numbers.items() if number is not None}
     if numbers and all(number is not None for number in numbers.values()):
         values = [numbers.get(text) if text is not None else None for text in texts]
@@ -45,6 +48,11 @@ def type_column(texts: Sequence[str | None]) -> pd.Series:
             return pd.Series(pd.array(values, dtype="Int64"))
         return pd.Series([np.nan if v is None else float(v) for v in values], dtype="float64")
     return pd.Series(pd.array(texts, dtype="string"))
+
+
+def is_choice(text: str) -> bool:
+    """Whether somebody may have chosen this text: it is short, and on one line."""
+    return len(text) <= MAX_CHARS and text.isprintable()
 
 
 def columns_with(frame: pd.DataFrame, *prefixes: str) -> list[str]:

@@ -61,7 +61,7 @@ def runs(n: int = 4, **columns: Any) -> pd.DataFrame:
         (["1e400", "1"], "string", ["1e400", "1"]),
         ([str(2**63 - 1), "1"], "Int64", [2**63 - 1, 1]),
         ([str(2**63), "1"], "float64", [2.0**63, 1.0]),
-        (["9" * 5000, "1"], "string", ["9" * 5000, "1"]),
+        (["9" * 5000, "1"], "Int64", [pd.NA, 1]),
         (["None", "nan"], "string", ["None", "nan"]),
         ([None, None], "string", [pd.NA, pd.NA]),
         ([], "string", []),
@@ -312,3 +312,6 @@ def test_the_odd_printed_object_among_numbers_does_not_make_them_texts() -> None
     assert list(typed[:30]) == list(range(30))
     assert typed.isna()[30]
     assert str(type_column(["1", "2", "sqrt"]).dtype) == "string"
+    half = [*(str(i) for i in range(30)), *["0 int\n1 float"] * 30]
+    assert str(type_column(half).dtype) == "Int64"
+    assert str(type_column(["0 int\n1 float"] * 3).dtype) == "string"

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mlflow_meta.columns import columns_with
+from mlflow_meta.columns import columns_with, is_choice
 from mlflow_meta.errors import BadSpace, NothingToLearn
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
 from mlflow_meta.space.search_space import SearchSpace
 
 MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
-MAX_CHARS = 100  # of a choice; a longer text is a document or a printed object
 MAX_LISTED_NUMBERS = 6  # numbers up to which a param was taken from a list, not from a range
 _TRIALS_PER_LISTED = 3  # trials per number that such a list needs
 _USUAL = 0.5  # share of a task's trials from which a param belongs to it
@@ -136,7 +135,7 @@ def _why_not(name: str, values: pd.Series) -> str | None:
         return f"is always {known.iloc[0]}"
     if _SEED.search(name):
         return "is a seed"
-    if _is_text(values) and any(len(t) > MAX_CHARS or not t.isprintable() for t in known.unique()):
+    if _is_text(values) and not all(is_choice(text) for text in known.unique()):
         return "has texts that no one would choose: long ones, or with line breaks"
     if _is_text(values) and distinct > MAX_CHOICES:
         return f"has {distinct} different texts"
