@@ -201,9 +201,10 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     gone = {space.key(space.active(config)) for config in tried}
     kept = [i for i, config in enumerate(found.configs) if space.key(config) not in gone]
     if not kept:
+        whose = "of the search space" if found.is_complete else "found in the search space"
         raise Exhausted(
-            f"All {len(found.configs)} configurations of the search space have been run or "
-            "suggested already. Widen the space (see `mlflow-meta space`) to go on."
+            f"All {len(found.configs)} configurations {whose} have been run or suggested already. "
+            "Widen the space (see `mlflow-meta space`) to go on."
         )
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
 
