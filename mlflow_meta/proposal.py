@@ -126,7 +126,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         return expected_improvement(prediction.mean, prediction.std, best)
 
     found = _without(local_search(space, worth, start=start, rng=rng), space, tried)
-    configs, _ = _diverse(space, found, n)
+    configs = _diverse(space, found, n)
     predicted = model.score(frame(configs)).mean
     return [dict(configs[i]) for i in np.argsort(predicted, kind="stable")]
 
@@ -209,7 +209,7 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
 
 
-def _diverse(space: SearchSpace, found: Found, n: int) -> tuple[list[Config], Vector]:
+def _diverse(space: SearchSpace, found: Found, n: int) -> list[Config]:
     """Up to `n` of the worthiest configurations, each away from the ones before it."""
     # From all that were scored: the worthiest hundreds are neighbours of one another.
     pool, worth = list(found.configs), found.worth
@@ -223,7 +223,7 @@ def _diverse(space: SearchSpace, found: Found, n: int) -> tuple[list[Config], Ve
         distance = np.linalg.norm(positions - positions[i], axis=1)
         worth = worth * (1 - np.exp(-0.5 * (distance / near) ** 2))
         worth[i] = -1.0
-    return [pool[i] for i in chosen], found.worth[chosen]
+    return [pool[i] for i in chosen]
 
 
 def _positions(space: SearchSpace, configs: Sequence[Config]) -> NDArray[np.float64]:

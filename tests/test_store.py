@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from conftest import add_run, fill
 from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
-from mlflow_meta.errors import StoreRefused, Unreachable, UnsupportedStore
-from mlflow_meta.store import MlflowStore, queue
+from mlflow_meta.errors import NoModel, StoreRefused, Unreachable, UnsupportedStore
+from mlflow_meta.store import MlflowStore, queue, registry
 from mlflow_meta.trials import Direction, Objective, Suggestion
 
 OBJECTIVE = Objective(metric="val_loss", direction=Direction.MINIMIZE)
@@ -122,6 +123,17 @@ def test_finish_leaves_what_the_training_has_ended_itself(
     queue.finish(store, broken, succeeded=False)
     statuses = [client.get_run(run_id).info.status for run_id in (done, killed, broken)]
     assert statuses == ["FINISHED", "KILLED", "FAILED"]
+
+
+def test_a_registry_that_fails_has_not_said_that_there_is_no_model(store: MlflowStore) -> None:
+    with pytest.raises(NoModel, match="Run `mlflow-meta train --metric rmse`"):
+        registry.champion(store, metric="rmse")
+    database = sqlite3.connect(store.uri.removeprefix("sqlite:///"))
+    with database:
+        database.execute("alter table registered_models rename to gone")
+    database.close()
+    with pytest.raises(StoreRefused, match="registered_models"):
+        registry.champion(store, metric="rmse")
 
 
 def _claim_all(uri: str, run_ids: list[str], start: object, wins: object) -> None:

@@ -127,11 +127,11 @@ def _known(store: MlflowStore, champion: Registered) -> tuple[pd.DataFrame, pd.D
 
     And the newest harvest's runs, with the metric or without.
     """
-    _, learned = store.dataset(champion.harvest_run_id)
     newest_run_id, newest = store.dataset()
-    known = learned.trials(champion.objective)
     if newest_run_id == champion.harvest_run_id:
-        return known, learned.frame
+        return newest.trials(champion.objective), newest.frame
+    _, learned = store.dataset(champion.harvest_run_id)
+    known = learned.trials(champion.objective)
     try:
         fresh = newest.trials(champion.objective)
     except NothingToLearn:

@@ -64,6 +64,10 @@ class MlflowStore:
         Raises:
             NothingToLearn: If one does not exist; names the ones that are most alike.
         """
+        named = [self.client.get_experiment_by_name(name) for name in dict.fromkeys(wanted)]
+        active = [e for e in named if e is not None and e.lifecycle_stage == "active"]
+        if wanted and len(active) == len(named):
+            return active
         everything: list[Experiment] = []
         token = None
         while True:

@@ -26,6 +26,7 @@ from mlflow_meta.trials import Direction, Objective
 
 _PACKAGE = Path(__file__).parent.parent
 _FILES = "meta_model"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; no such alias
 _CARD = "card.json"
 MAX_COLUMNS = 500  # that fit into what MLflow keeps of a data set's schema
 _REQUIREMENTS = ("lightgbm", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy")
@@ -163,6 +164,8 @@ def champion(
     try:
         version = store.client.get_model_version_by_alias(wanted, names.CHAMPION)
     except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise  # a server that refuses or fails has not said that there is no model
         what = f"for the metric {metric!r} " if metric else ""
         raise NoModel(
             f"There is no meta-model {what}yet: the registry has no {wanted!r} with the alias "
@@ -204,7 +207,9 @@ def _check_owner(store: MlflowStore, name: str, objective: Objective) -> None:
     """Make the registered model, or see that the one of that name predicts the same metric."""
     try:
         tags = store.client.get_registered_model(name).tags or {}
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
         store.client.create_registered_model(
             name,
             tags={names.METRIC: objective.metric, names.DIRECTION: objective.direction.value},
