@@ -5,6 +5,8 @@
     - Unreachable         it does not answer
     - UnsupportedStore    it is of a kind that can't be used safely (the file store)
     - StoreRefused        it answered no: not found, no permission, wrong request
+    - Unreadable          its database can't be read directly; over REST it can
+  - TryLater              another harvest is at work, or the time given was too short
   - NothingToLearn        no such experiment, no run with that metric, too few runs
   - NoModel               no meta-model has been trained for this metric
   - BadSpace              a search-space file says something that can't be
@@ -33,6 +35,14 @@ class UnsupportedStore(StoreError):
 
 class StoreRefused(StoreError):
     """The store answered, and the answer was no."""
+
+
+class Unreadable(StoreError):
+    """The store's database can't be read directly."""
+
+
+class TryLater(MetaError):
+    """It can't be done now, and may be done later: exit code 75."""
 
 
 class NothingToLearn(MetaError):

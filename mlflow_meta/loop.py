@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 
+from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import BadCommand
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.report import Report, report
@@ -17,7 +18,7 @@ from mlflow_meta.services.train import Training, train
 from mlflow_meta.services.work import Execution, work
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import MlflowStore
-from mlflow_meta.trials import Direction
+from mlflow_meta.trials import At, Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,10 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     *,
     rounds: int = 3,
     n: int = 5,
-    metric: str | None = None,
+    metric: str | Sequence[str] | None = None,
     direction: Direction | None = None,
+    at: At = "last",
+    tasks_by: str = DEFAULT_TASKS,
     learn_from: Sequence[str] = (),
     space: SearchSpace | None = None,
     output: IO[str] | int | None = None,
@@ -71,8 +74,11 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         command: The training program and its arguments, as `work` takes them.
         rounds: How often.
         n: How many configurations to train in each round.
-        metric: What to improve; None for the primary metric that the experiments name.
-        direction: Which values are better; None for what the experiments or the name say.
+        metric: What to improve, or its several spellings, as `train` takes them; None for the
+            primary metric that the experiments name.
+        direction: Which values are better; None for what the experiments or the names say.
+        at: Which value of the metric's curve counts.
+        tasks_by: What makes runs comparable, as `MetaDataset.with_tasks` takes it.
         learn_from: Names of the experiments to learn from beside it; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
         output: Where the program's standard output goes, a file or its number; None for ours.
@@ -91,10 +97,17 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     for turn in range(1, rounds + 1):
         progress(f"round {turn} of {rounds}: harvesting")
         harvest(store, sources)
-        training = train(store, metric=metric, direction=direction, progress=progress)
-        metric = training.objective.metric
+        training = train(
+            store,
+            metric=metric,
+            direction=direction,
+            at=at,
+            tasks_by=tasks_by,
+            progress=progress,
+        )
+        name = training.objective.metric
         progress(f"round {turn} of {rounds}: searching")
-        suggestions = suggest(store, experiment_name, n=n, metric=metric, space=space, rng=rng)
+        suggestions = suggest(store, experiment_name, n=n, metric=name, space=space, rng=rng)
         executions = work(
             store,
             experiment_name,
@@ -112,4 +125,4 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         done.append(Round(training=training, suggestions=suggestions, executions=executions))
     progress("harvesting the results")
     harvest(store, sources)
-    return Tuning(rounds=done, report=report(store, experiment_name, metric=metric))
+    return Tuning(rounds=done, report=report(store, experiment_name, metric=name))

@@ -23,7 +23,8 @@ class ServedMetaModel(PythonModel):
         """Read the model's files; MLflow calls this once, before the first prediction."""
         folder = Path(context.artifacts["meta_model"])
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
-        self._model, _, self._objective, _ = unpack(files)
+        packed = unpack(files)
+        self._model, self._objective = packed.model, packed.objective
 
     def predict(
         self,

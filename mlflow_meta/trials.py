@@ -4,12 +4,17 @@ A *run* is MLflow's record; a *trial* is the part of it that a meta-model may se
 only module that turns one into the other, so nothing else knows how MLflow spells it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Literal, get_args
 
 ConfigValue = str | int | float | bool
 Config = Mapping[str, ConfigValue]
+At = Literal["last", "best"]
+"""Which value of a metric's curve counts: the last that was logged, or the best of all."""
 
 
 class Direction(str, Enum):
@@ -31,14 +36,46 @@ class Objective:
     Attributes:
         metric: The metric's name as it was logged.
         direction: Which values of it are better.
+        aliases: Other spellings of the same metric. Of a run's values, the first one counts.
+        at: Which value of the metric's curve counts.
     """
 
     metric: str
     direction: Direction
+    aliases: tuple[str, ...] = ()
+    at: At = "last"
 
     def __post_init__(self) -> None:
-        if not self.metric:
+        if not all(self.spellings):
             raise ValueError("An objective needs the name of a metric, but got an empty one.")
+        if len(set(self.spellings)) < len(self.spellings):
+            raise ValueError(f"The spellings of a metric must differ, but got {self.spellings}.")
+        if self.at not in get_args(At):
+            raise ValueError(f"`at` must be one of {get_args(At)}, but got {self.at!r}.")
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The metric and its aliases, in the order in which they count."""
+        return (self.metric, *self.aliases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "metric": self.metric,
+            "direction": self.direction.value,
+            "aliases": list(self.aliases),
+            "at": self.at,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Objective:
+        """Inverse of `to_dict`; what is not the default alone must be there."""
+        return cls(
+            metric=data["metric"],
+            direction=Direction(data["direction"]),
+            aliases=tuple(data.get("aliases", ())),
+            at=data.get("at", "last"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

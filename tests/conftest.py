@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from hypothesis import settings
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from servers import free_port
+from servers import postgres, postgres_programs
 from trainer import loss
 
 from mlflow_meta.store import MlflowStore
@@ -79,27 +77,11 @@ def store(filled_uri: str) -> MlflowStore:
 
 @pytest.fixture(scope="session")
 def postgres_uri() -> Iterator[str]:
-    """A Postgres of our own, on a socket in a folder of its own; ended afterwards."""
-    homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    need(homes, "no Postgres is installed (apt-get install postgresql)")
-    binaries, port = homes[-1], free_port()
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        as_user: list[str] = []
-        if os.geteuid() == 0:  # Postgres refuses to run as root
-            shutil.chown(folder, "postgres", "postgres")
-            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        data = f"{folder}/data"
-
-        def run(*command: str) -> None:
-            subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=folder)
-
-        run(f"{binaries}/initdb", "-D", data, "-A", "trust", "-U", "mlflow")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        run(f"{binaries}/pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
-        try:
-            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
-        finally:
-            run(f"{binaries}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+    """A Postgres of our own, for the whole session."""
+    programs = postgres_programs()
+    need(programs, "no Postgres is installed (apt-get install postgresql)")
+    with postgres(programs) as uri:
+        yield uri
 
 
 def fill(client: MlflowClient, folder: Path, n: int = 24) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Real servers on 127.0.0.1, for the tests and the screenshots: `mlflow server`, a served model."""
+"""Real servers on 127.0.0.1, for tests and benchmarks: MLflow, a served model, Postgres."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,9 +26,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(backend_uri: str, artifacts: Path | None = None) -> Iterator[str]:
+def mlflow_server(
+    backend_uri: str, artifacts: Path | None = None, *, workers: int = 1
+) -> Iterator[str]:
     """`mlflow server` on a database; yields its address."""
-    options = ["--backend-store-uri", backend_uri, "--workers", "1"]
+    options = ["--backend-store-uri", backend_uri, "--workers", str(workers)]
     if artifacts is not None:
         options += ["--artifacts-destination", str(artifacts)]
     with _serving(["server", *options], "/health", {}) as url:
@@ -40,6 +43,35 @@ def model_server(model_uri: str, tracking_uri: str) -> Iterator[str]:
     command = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]
     with _serving(command, "/ping", {"MLFLOW_TRACKING_URI": tracking_uri}) as url:
         yield url
+
+
+def postgres_programs() -> Path | None:
+    """The folder of the newest Postgres that is installed; None if none is."""
+    homes = Path("/usr/lib/postgresql").glob("*/bin")
+    return max(homes, key=lambda home: float(home.parent.name), default=None)
+
+
+@contextmanager
+def postgres(programs: Path) -> Iterator[str]:
+    """A Postgres of our own, in a folder of its own; yields its URI, and is ended afterwards."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        as_user: list[str] = []
+        if os.geteuid() == 0:  # Postgres refuses to run as root
+            shutil.chown(folder, "postgres", "postgres")
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        data = f"{folder}/data"
+
+        def run(*command: str) -> None:
+            subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=folder)
+
+        run(f"{programs}/initdb", "-D", data, "-A", "trust", "-U", "mlflow")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        run(f"{programs}/pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+        finally:
+            run(f"{programs}/pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
 @contextmanager

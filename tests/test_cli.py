@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from servers import free_port, mlflow_server
 
 from mlflow_meta.cli import main
 from mlflow_meta.models import ZOO
-from mlflow_meta.store import MlflowStore, queue
+from mlflow_meta.store import MlflowStore, queue, registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -249,7 +250,8 @@ def test_the_report_keeps_batches_together_the_newest_first(uri: str) -> None:
     batches = [data("suggest", "-e", "sweep-a", "-n", "2", "--seed", str(i)) for i in range(2)]
     expected = [s["run_id"] for batch in reversed(batches) for s in batch["suggestions"]]
     store = MlflowStore(uri)
-    assert list(queue.suggested(store, "sweep-a", "val_loss")["run_id"]) == expected
+    (objective,) = queue.suggested_objectives(store, "sweep-a")
+    assert list(queue.suggested(store, "sweep-a", objective)["run_id"]) == expected
 
 
 def test_only_params_that_belong_together_are_suggested_where_a_task_has_few_trials(
@@ -356,7 +358,7 @@ def test_too_few_runs_are_told_with_how_many_are_missing(
     sqlite_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri)
-    assert "No finished run with a metric" in refusal("harvest")
+    assert "Nothing to learn yet" in done("harvest").stderr
     experiment = client.create_experiment("young")
     for i in range(5):
         add_run(client, experiment, params={"a": i}, metrics={"loss": float(i)})
@@ -463,3 +465,136 @@ def test_a_strangers_store_goes_all_the_way_to_suggestions(tmp_path: Path) -> No
         "reg_lambda",
     }
     assert isinstance(params["max_depth"], int)
+
+
+# What is learned, from whom, and what is one task.
+
+
+def test_teams_that_spell_a_metric_differently_are_learned_from_together(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    other = client.create_experiment("other-team")
+    for i in range(12):
+        metrics = {"test_loss": 0.2 + (i - 6) ** 2 / 100}
+        params = {"model": "tree", "lr": 0.03, "depth": i + 1}
+        add_run(client, other, params=params, metrics=metrics)
+    both = client.get_experiment_by_name("sweep-b").experiment_id
+    params = {"model": "tree", "lr": 0.03, "depth": 6}
+    add_run(client, both, params=params, metrics={"val_loss": 9.0, "test_loss": 8.0})
+    done("harvest")
+    result = done("train", "--metric", "test_loss, val_loss")
+    assert "minimize test_loss (or val_loss) from 61 trials of 3 tasks" in result.stdout
+    assert "1 runs have different values under several of the names" in result.stderr
+    champion = registry.champion(MlflowStore(uri), metric="test_loss,val_loss")
+    expected = {"metric": "test_loss", "direction": "minimize", "aliases": ["val_loss"]}
+    assert champion.objective.to_dict() == {**expected, "at": "last"}
+
+    found = data("suggest", "-e", "sweep-a", "-n", "2", "--metric", "test_loss,val_loss")
+    assert {key: found[key] for key in expected} == expected
+    saved = client.get_run(found["suggestions"][0]["run_id"]).data
+    assert saved.tags["mlflow_meta.aliases"] == '["val_loss"]'
+    assert "predicted_test_loss" in saved.metrics
+    done("work", "-e", "sweep-a", "--", sys.executable, TRAINER)  # it logs val_loss alone
+    reported = data("report", "-e", "sweep-a", "--out", str(tmp_path / "progress.png"))
+    assert {key: reported[key] for key in expected} == expected
+    for s in reported["suggested"]:
+        assert s["got"] == client.get_run(s["run_id"]).data.metrics["val_loss"]
+    assert data("report", "-e", "sweep-a", "--metric", "test_loss") == reported
+    assert found["best_so_far"] == reported["best_before"]
+
+    done("harvest")
+    again = done("suggest", "-e", "sweep-a", "-n", "1", "--dry-run")
+    expected_command = "train --metric test_loss,val_loss --direction minimize"
+    assert f"not learned from 2 newer runs: mlflow-meta {expected_command}" in again.stderr
+
+
+def test_tune_keeps_to_the_spellings(uri: str) -> None:
+    options = ["--metric", "loss,val_loss", "--rounds", "2", "-n", "1", "--seed", "3"]
+    found = data("tune", "-e", "sweep-a", *options, "--", sys.executable, TRAINER)
+    assert (found["metric"], found["aliases"]) == ("loss", ["val_loss"])
+    assert [s["got"] > 0 for s in found["suggested"]] == [True, True]
+
+
+def test_without_a_metric_the_proposed_command_works_as_it_stands(
+    uri: str, client: MlflowClient
+) -> None:
+    done("harvest")
+    line = refusal("train")
+    command = line.split("`")[1]
+    assert command == "mlflow-meta train --metric val_loss --direction minimize"
+    assert "(48 of 48 runs in 2 of 2 experiments)" in line
+    assert data(*shlex.split(command)[1:])["metric"] == "val_loss"
+    examined = data("doctor", "--dry-run")
+    assert examined["proposals"][0]["command"] == command
+    assert examined["experiments"][0]["advice"] == (
+        "mlflow-meta train -e sweep-a --metric val_loss --direction minimize"
+    )
+    assert f"then {command} (48 of 48 runs" in done("doctor", "--dry-run").stderr
+
+
+def test_predictions_alone_are_no_metric_to_learn(uri: str, client: MlflowClient) -> None:
+    guesses = client.create_experiment("guesses")
+    for i in range(12):
+        add_run(client, guesses, params={"x": i}, metrics={"predicted_loss": float(i)})
+    by_name = {row["experiment"]: row for row in data("doctor", "--dry-run")["experiments"]}
+    assert by_name["guesses"]["advice"].startswith("train 8 more runs")
+
+
+def test_metrics_of_opposite_directions_are_not_one(uri: str) -> None:
+    done("harvest")
+    line = refusal("train", "--metric", "val_loss,accuracy", "--direction", "minimize")
+    assert "val_loss is to minimize, accuracy is to maximize" in line
+
+
+def by_city(client: MlflowClient) -> None:
+    """An experiment whose runs are about two cities; some of another experiment are, too."""
+    cities = client.create_experiment("cities")
+    mixed = client.create_experiment("mixed")
+    for i in range(24):
+        params = {"city": ("Oslo", "Bergen")[i % 2], "lr": 10 ** (-i / 8), "depth": 2 + i % 7}
+        metrics = {"rmse": (1 + 99 * (i % 2)) * (1 + abs(i % 7 - 3))}
+        add_run(client, cities if i % 3 else mixed, params=params, metrics=metrics)
+
+
+def test_a_param_that_makes_tasks_is_given_to_the_program_and_not_chosen(
+    uri: str, client: MlflowClient
+) -> None:
+    by_city(client)
+    done("harvest")
+    trained = data("train", "--metric", "rmse", "--tasks-by", "city")
+    assert (trained["n_tasks"], trained["tasks_by"]) == (2, "city")
+    assert "--task with one of 'Oslo', 'Bergen'" in refusal("suggest", "-e", "cities").replace(
+        "'Bergen', 'Oslo'", "'Oslo', 'Bergen'"
+    )
+    for city, scale in (("Oslo", 1), ("Bergen", 100)):
+        found = data("suggest", "-e", "cities", "--task", city, "-n", "2")
+        assert (found["task"], found["tasks_by"], found["best_so_far"]) == (city, "city", scale)
+        for s in found["suggestions"]:
+            assert s["params"]["city"] == city
+            assert client.get_run(s["run_id"]).data.params["city"] == city
+    unknown = data("suggest", "-e", "cities", "--task", "Narvik", "--dry-run", "-n", "1")
+    assert unknown["suggestions"][0]["params"]["city"] == "Narvik"
+
+
+def test_fresh_runs_fall_into_the_tasks_that_the_model_was_trained_by(
+    uri: str, client: MlflowClient
+) -> None:
+    by_city(client)
+    done("harvest")
+    done("train", "--metric", "rmse", "--tasks-by", "params.city")
+    young = client.create_experiment("young")
+    params = {"city": "Oslo", "lr": 0.5, "depth": 3}
+    add_run(client, young, params=params, metrics={"rmse": 0.25})
+    done("harvest")
+    found = data("suggest", "-e", "young", "-n", "1", "--dry-run")
+    assert (found["task"], found["best_so_far"], found["n_unseen"]) == ("Oslo", 0.25, 1)
+    done("harvest", "-e", "sweep-a")  # where no run has a city
+    found = data("suggest", "-e", "cities", "--task", "Oslo", "-n", "1", "--dry-run")
+    assert (found["best_so_far"], found["suggestions"][0]["params"]["city"]) == (1, "Oslo")
+
+
+def test_tasks_by_what_no_run_has_is_told(uri: str) -> None:
+    done("harvest")
+    line = refusal("train", "--metric", "val_loss", "--tasks-by", "town")
+    assert "No run has 'town', which is to say its task" in line
+    assert "params.lr" in line

@@ -23,8 +23,8 @@ def test_every_active_run_is_a_trial_or_quarantined_with_a_reason(store: MlflowS
     found = harvest(store)
     assert found.n_trials == 48
     assert dict(found.dataset.quarantined) == {
-        "not finished: FAILED": 2,
-        "not finished: RUNNING": 2,
+        "failed": 2,
+        "still running": 2,
         "no finite metric": 2,
     }
 
@@ -35,7 +35,7 @@ def test_params_are_typed_and_tags_and_hardware_have_columns(store: MlflowStore)
     assert kinds["params.lr"] == "float64"
     assert kinds["params.depth"] == "Int64"
     assert kinds["params.model"] == "string"
-    assert set(frame["hardware.gpu"]) == {"A100", "T4"}
+    assert set(frame["hardware.gpu_model"]) == {"A100", "T4"}
     assert set(frame["tags.team"]) == {"red"}
     assert list(frame["task"].unique()) == ["sweep-a"]
     assert not [column for column in frame if column.startswith("tags.mlflow")]

@@ -1,10 +1,11 @@
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_meta.trials import Direction, Objective, Suggestion
+from mlflow_meta.trials import At, Direction, Objective, Suggestion
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
@@ -43,3 +44,26 @@ def test_an_interval_holds_its_mean(changes: dict[str, float]) -> None:
 def test_what_travels_can_not_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         suggestion().rank = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("aliases", [("rmse",), ("val_rmse", "val_rmse")])
+def test_the_spellings_of_a_metric_differ(aliases: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="spellings of a metric must differ"):
+        Objective(metric="rmse", direction=Direction.MINIMIZE, aliases=aliases)
+
+
+def test_an_alias_needs_a_name_and_a_curve_is_read_at_its_last_or_its_best_value() -> None:
+    with pytest.raises(ValueError, match="needs the name of a metric"):
+        Objective(metric="rmse", direction=Direction.MINIMIZE, aliases=("",))
+    with pytest.raises(ValueError, match=r"`at` must be one of .*but got 'first'"):
+        Objective(metric="rmse", direction=Direction.MINIMIZE, at="first")  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.text(min_size=1), min_size=1, unique=True),
+    st.sampled_from(Direction),
+    st.sampled_from(["last", "best"]),
+)
+def test_an_objective_survives_json(names: list[str], direction: Direction, at: At) -> None:
+    objective = Objective(metric=names[0], direction=direction, aliases=tuple(names[1:]), at=at)
+    assert Objective.from_dict(json.loads(json.dumps(objective.to_dict()))) == objective

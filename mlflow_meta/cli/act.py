@@ -93,8 +93,8 @@ def suggest(  # noqa: PLR0913 - one argument an option
         )
     if found.n_unseen:
         click.echo(
-            f"It has not learned from {found.n_unseen} newer runs: mlflow-meta train --metric "
-            f"{found.objective.metric}",
+            f"It has not learned from {found.n_unseen} newer runs: "
+            f"{show.train_command(found.objective, found.tasks_by)}",
             err=True,
         )
     if len(found.items) < n:
@@ -193,6 +193,7 @@ def work(
 @options.count(5)
 @options.metric
 @options.direction
+@options.tasks_by
 @click.option("--learn-from", multiple=True, metavar="NAME",
               help="Experiment to learn from; repeat for several. All by default.")  # fmt: skip
 @options.space_file
@@ -207,6 +208,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     n: int,
     metric: str | None,
     direction: str | None,
+    tasks_by: str,
     learn_from: Sequence[str],
     space_path: Path | None,
     seed: int | None,
@@ -236,6 +238,7 @@ def tune(  # noqa: PLR0913 - one argument an option
             n=n,
             metric=metric,
             direction=options.read_direction(direction),
+            tasks_by=tasks_by,
             learn_from=learn_from,
             space=given,
             output=options.STDERR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -20,7 +21,24 @@ from mlflow_meta.cli.options import emit, humane, open_store, read_space, workin
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Parquet copy, of a dry run too."
 )
 @click.option("--list-metrics", is_flag=True, help="Only list the metrics that are logged.")
+@click.option("--full", is_flag=True, help="Read all runs, also those that seem unchanged.")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    default=("*",),
+    metavar="PATTERN",
+    help="Tags to learn from, such as 'team_*'; repeat for several. All by default.",
+)
+@click.option(
+    "--deadline",
+    type=options.Seconds(),
+    metavar="TIME",
+    help="Give up after 90s, 10m or 2h, with exit code 75 and nothing written.",
+)
+@click.option("--log-events", is_flag=True, help="Log to standard error, one JSON object a line.")
 @options.dry_run
+@options.store_uri
 @options.tracking_uri
 @options.as_json
 @humane
@@ -29,28 +47,43 @@ def harvest(  # noqa: PLR0913 - one argument an option
     all_experiments: bool,
     out: Path | None,
     list_metrics: bool,
+    full: bool,
+    tags: Sequence[str],
+    deadline: float | None,
+    log_events: bool,
     dry_run: bool,
+    store_uri: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Read finished runs into a meta-dataset.
+    """Read runs into a meta-dataset; a second time, only what has changed.
+
+    Safe in cron: while another harvest of the same runs is at work it leaves with exit code 75.
 
     \b
     Example:
         mlflow-meta harvest -e sweep-7 -e sweep-8 --out runs.parquet
+        mlflow-meta harvest --deadline 10m --store-uri postgresql://reader@db/mlflow
     Next:
         mlflow-meta train --metric val_loss
     """
     if all_experiments and experiment_names:
         raise click.UsageError("Pass either --all-experiments or -e, not both.")
-    store = open_store(tracking_uri)
+    if log_events:
+        options.log_events()
+    store = open_store(tracking_uri, database=store_uri)
     from mlflow_meta.cli import show
     from mlflow_meta.services.harvest import harvest as run
+    from mlflow_meta.store.lock import alone
 
-    with working("reading runs") as say:
+    what = ", ".join([store.shown_uri, *sorted(set(experiment_names))])
+    with nullcontext() if dry_run or list_metrics else alone(what), working("reading runs") as say:
         found = run(
             store,
             experiment_names,
+            full=full,
+            tags=tags,
+            deadline_s=deadline,
             dry_run=dry_run or list_metrics,
             progress=lambda n: say(f"reading runs: {n}"),
         )
@@ -64,7 +97,10 @@ def harvest(  # noqa: PLR0913 - one argument an option
                 "run_id": found.run_id,
                 "n_trials": found.n_trials,
                 "n_quarantined": found.n_quarantined,
-                "quarantined": dict(found.dataset.quarantined),
+                "quarantined": found.dataset.quarantined,
+                "n_read": found.n_read,
+                "full": found.full,
+                "remarks": list(found.dataset.remarks),
                 "tasks": found.dataset.tasks,
                 "metrics": metrics,
             }
@@ -73,25 +109,7 @@ def harvest(  # noqa: PLR0913 - one argument an option
     if list_metrics:
         show.table(["metric", "runs"], [[name, n] for name, n in metrics.items()])
         return
-    frame = found.dataset.frame
-    varied = {task: rows.nunique() for task, rows in frame.groupby("task", sort=False)}
-    show.table(
-        ["task", "runs", "varied params", "metrics"],
-        [
-            [
-                task,
-                int((frame["task"] == task).sum()),
-                int(sum(n > 1 for c, n in counts.items() if str(c).startswith("params."))),
-                int(sum(n > 0 for c, n in counts.items() if str(c).startswith("metrics."))),
-            ]
-            for task, counts in varied.items()
-        ],
-    )
-    left = ", ".join(f"{n} {reason}" for reason, n in found.dataset.quarantined.items())
-    click.echo(f"{found.n_trials} trials{f'; left out: {left}' if left else ''}.", err=True)
-    if metrics:
-        known = ", ".join(f"{name} ({n})" for name, n in list(metrics.items())[:8])
-        click.echo(f"Next: mlflow-meta train --metric NAME, one of: {known}", err=True)
+    show.harvest(found)
 
 
 @click.command()
@@ -145,6 +163,7 @@ def space(
 @click.command()
 @options.metric
 @options.direction
+@options.tasks_by
 @options.sources
 @options.space_file
 @click.option("--harvest-run", metavar="RUN_ID", help="Which harvest; the newest by default.")
@@ -157,6 +176,7 @@ def space(
 def train(  # noqa: PLR0913 - one argument an option
     metric: str | None,
     direction: str | None,
+    tasks_by: str,
     experiment_names: Sequence[str],
     space_path: Path | None,
     harvest_run: str | None,
@@ -169,6 +189,7 @@ def train(  # noqa: PLR0913 - one argument an option
     \b
     Example:
         mlflow-meta train --metric rmse
+        mlflow-meta train --metric val_rmse,test_rmse,rmse --tasks-by dataset
     Next:
         mlflow-meta suggest -e sweep-7
     """
@@ -182,6 +203,7 @@ def train(  # noqa: PLR0913 - one argument an option
             store,
             metric=metric,
             direction=options.read_direction(direction),
+            tasks_by=tasks_by,
             experiment_names=experiment_names,
             space=given,
             harvest_run_id=harvest_run,
@@ -196,11 +218,14 @@ def train(  # noqa: PLR0913 - one argument an option
                 "version": done.version,
                 "metric": done.objective.metric,
                 "direction": done.objective.direction.value,
+                "aliases": list(done.objective.aliases),
+                "tasks_by": tasks_by,
                 "n_trials": done.n_trials,
                 "n_tasks": done.n_tasks,
                 "n_features": done.n_features,
                 "has_signal": done.has_signal,
                 "left_out": done.left_out,
+                "remarks": list(done.remarks),
                 "candidates": done.table.to_dict("records"),
             }
         )
@@ -210,11 +235,13 @@ def train(  # noqa: PLR0913 - one argument an option
         [list(row) for row in done.table.itertuples(index=False)],
     )
     click.echo(
-        f"Learned to {done.objective.direction.value} {done.objective.metric} from "
+        f"Learned to {done.objective.direction.value} {show.objective(done.objective)} from "
         f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
         "on held-out trials."
     )
     click.echo(f"Registered {done.model_name} version {done.version}, alias champion.")
+    for remark in done.remarks:
+        click.echo(remark, err=True)
     if not done.has_signal:
         click.echo(
             "It could not tell good from bad on held-out trials: until more runs are known, "

@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
-from mlflow_meta.errors import MetaError
+from mlflow_meta.errors import MetaError, TryLater
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ P = ParamSpec("P")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 STDERR = 2  # the number of our standard error, where a training's own output goes
+TRY_LATER = 75  # exit code for cron and its like: EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -75,7 +77,10 @@ def target(command: Callable[..., Any]) -> Callable[..., Any]:
 def metric(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--metric`."""
     return click.option(
-        "--metric", metavar="NAME", help="Metric; by default the experiments' primary metric."
+        "--metric",
+        metavar="NAME[,NAME...]",
+        help="Metric, or its spellings, of which a run's first counts. By default the experiments' "
+        "primary metric.",
     )(command)
 
 
@@ -85,6 +90,17 @@ def direction(command: Callable[..., Any]) -> Callable[..., Any]:
         "--direction",
         type=click.Choice(["minimize", "maximize"]),
         help="Which values are better; by default what the experiment or the name says.",
+    )(command)
+
+
+def tasks_by(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--tasks-by`."""
+    return click.option(
+        "--tasks-by",
+        metavar="KEY",
+        default="default",
+        show_default=True,
+        help="What makes runs comparable: experiment, dataset, or a param or tag.",
     )(command)
 
 
@@ -118,6 +134,9 @@ def humane(command: Callable[P, None]) -> Callable[P, None]:
         quiet()
         try:
             command(*args, **kwargs)
+        except TryLater as error:
+            click.echo(str(error), err=True)
+            sys.exit(TRY_LATER)
         except MetaError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:  # a file that can't be written, a disk that is full
@@ -137,13 +156,69 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def open_store(uri: str | None) -> MlflowStore:
+def store_uri(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--store-uri`."""
+    return click.option(
+        "--store-uri",
+        envvar="MLFLOW_META_STORE_URI",
+        show_envvar=True,
+        metavar="URI",
+        help="The server's database, to read runs from directly: much faster, and read-only.",
+    )(command)
+
+
+class Seconds(click.ParamType[float]):
+    """A time such as 90, 90s, 10m or 2h, in seconds."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds; fails with a usage error."""
+        text = str(value).strip().lower()
+        factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+        try:
+            seconds = float(text[:-1]) * factor if factor else float(text)
+        except ValueError:
+            seconds = -1
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{value!r} is no time: write 90, 90s, 10m or 2h.", param, ctx)
+        return seconds
+
+
+def log_events() -> None:
+    """Write what our modules log to standard error, one JSON object a line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Event())
+    logger = logging.getLogger("mlflow_meta")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _Event(logging.Formatter):
+    """A log record with its fields as JSON."""
+
+    _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {k: v for k, v in vars(record).items() if k not in self._PLAIN}
+        head = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        return json.dumps(_plain({**head, **fields}))
+
+
+def open_store(uri: str | None, *, database: str | None = None) -> MlflowStore:
     """The tracking store; its imports take seconds, so they wait until it is needed."""
     with working("connecting"):
         from mlflow_meta.store import MlflowStore
 
         quiet()  # importing MLflow sets its log levels again
-        return MlflowStore(uri)
+        return MlflowStore(uri, store_uri=database)
 
 
 def read_space(path: Path | None) -> SearchSpace | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -12,11 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlflow_meta.columns import columns_with
+from mlflow_meta.dataset import DEFAULT_TASKS
+
+MAX_REMARKS = 8  # shown; --json has them all
 
 if TYPE_CHECKING:
     from mlflow_meta.services.doctor import Examination
+    from mlflow_meta.services.harvest import Harvest
     from mlflow_meta.services.report import Report
     from mlflow_meta.services.suggest import Suggestions
+    from mlflow_meta.trials import Objective
 
 RIGHT = frozenset(
     ["rank", "runs", "varied", "predicted", "std", "got", "rmse", "spearman", "values"]
@@ -49,6 +56,21 @@ def config(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={number(value)}" for name, value in values.items())
 
 
+def objective(sought: Objective) -> str:
+    """A metric with its other spellings, and which of its values counts."""
+    aliases = f" (or {', '.join(sought.aliases)})" if sought.aliases else ""
+    return f"{'the best ' if sought.at == 'best' else ''}{sought.metric}{aliases}"
+
+
+def train_command(sought: Objective, tasks_by: str) -> str:
+    """The command that learns an objective again."""
+    words = ["mlflow-meta train", f"--metric {shlex.quote(','.join(sought.spellings))}"]
+    words += [f"--direction {sought.direction.value}"]
+    words += [f"--value {sought.at}"] if sought.at != "last" else []
+    words += [f"--tasks-by {shlex.quote(tasks_by)}"] if tasks_by != DEFAULT_TASKS else []
+    return " ".join(words)
+
+
 def suggestions(found: Suggestions) -> None:
     """The ranked suggestions."""
     metric = found.objective.metric
@@ -66,8 +88,8 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
     run_ids: list[str | None] = [*found.run_ids] or [None] * len(found.items)
     return {
         "task": found.task,
-        "metric": found.objective.metric,
-        "direction": found.objective.direction.value,
+        "tasks_by": found.tasks_by,
+        **_objective_data(found.objective),
         "model": found.model,
         "best_so_far": found.best_so_far,
         "n_unseen": found.n_unseen,
@@ -118,8 +140,7 @@ def report_data(found: Report) -> dict[str, Any]:
     """The same for programs."""
     columns = ["run_id", "name", "rank", "status", "predicted", "std", "low", "high", "got"]
     return {
-        "metric": found.objective.metric,
-        "direction": found.objective.direction.value,
+        **_objective_data(found.objective),
         "n_before": found.n_before,
         "best_before": found.best_before,
         "best_after": found.best_after,
@@ -153,6 +174,8 @@ def examination(found: Examination) -> None:
                 for r in found.experiments.to_dict("records")
             ],
         )
+    for best in found.proposals[:1]:
+        click.echo(f"Next: mlflow-meta harvest, then {best.command()} ({best.coverage})", err=True)
 
 
 def examination_data(found: Examination) -> dict[str, Any]:
@@ -162,6 +185,25 @@ def examination_data(found: Examination) -> dict[str, Any]:
         "checks": [{"name": c.name, "ok": c.ok, "finding": c.finding} for c in found.checks],
         "experiments": found.experiments.to_dict("records"),
         "quarantined": found.quarantined,
+        "proposals": [
+            {
+                "metrics": list(p.spellings),
+                "direction": p.direction.value if p.direction else None,
+                "n_runs": p.n_runs,
+                "n_experiments": p.n_experiments,
+                "command": p.command(),
+            }
+            for p in found.proposals
+        ],
+    }
+
+
+def _objective_data(sought: Objective) -> dict[str, Any]:
+    return {
+        "metric": sought.metric,
+        "direction": sought.direction.value,
+        "aliases": list(sought.aliases),
+        "value": sought.at,
     }
 
 
@@ -170,3 +212,38 @@ def _shorten(text: Any) -> Any:
         return float(text) if "." in str(text) or "e" in str(text) else text
     except ValueError:
         return text
+
+
+def harvest(found: Harvest) -> None:
+    """What a harvest brought in: a row a task, and in words what was left out."""
+    dataset = found.dataset
+    rows = []
+    for task, trials in dataset.frame.groupby("task", sort=False):
+        varied = trials.nunique()
+        rows.append(
+            [
+                task,
+                len(trials),
+                sum(n > 1 for column, n in varied.items() if str(column).startswith("params.")),
+                sum(n > 0 for column, n in varied.items() if str(column).startswith("metrics.")),
+            ]
+        )
+    if rows:
+        table(["task", "runs", "varied params", "metrics"], rows)
+    left = ", ".join(f"{n} {reason}" for reason, n in dataset.quarantined.items())
+    read = "" if found.full else f" Read {found.n_read} that are new or changed; --full reads all."
+    click.echo(f"{found.n_trials} trials{f'; left out: {left}' if left else ''}.{read}", err=True)
+    for remark in dataset.remarks[:MAX_REMARKS]:
+        click.echo(remark, err=True)
+    if len(dataset.remarks) > MAX_REMARKS:
+        click.echo(f"... and {len(dataset.remarks) - MAX_REMARKS} more remarks: --json.", err=True)
+    if not rows:
+        click.echo(
+            "Nothing to learn yet: mlflow-meta learns from finished runs that have params and a "
+            "metric. Train a few, and harvest again.",
+            err=True,
+        )
+        return
+    best = next(iter(dataset.proposals()), None)
+    command = best.command() if best else "mlflow-meta train --metric NAME"
+    click.echo(f"Next: {command}", err=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import pandas as pd
 
-from mlflow_meta.dataset import MetaDataset
+from mlflow_meta.dataset import MetaDataset, MetricProposal
 from mlflow_meta.errors import NothingToLearn, StoreError
 from mlflow_meta.models import MIN_TRIALS
 from mlflow_meta.space import infer
 from mlflow_meta.store import MlflowStore
+from mlflow_meta.trials import Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,13 @@ class Examination:
             with a metric), `metrics` (the most frequent ones with their counts), `varied` (how many
             params), `primary` (the metric that the team has set), `advice`.
         quarantined: Reason -> how many runs teach nothing for it.
+        proposals: The metrics that could be learned from all of it, the best first.
     """
 
     checks: list[Check]
     experiments: pd.DataFrame
     quarantined: dict[str, int]
+    proposals: list[MetricProposal]
 
     @property
     def ok(self) -> bool:
@@ -84,7 +88,7 @@ def doctor(
         )
     )
     rows = [
-        _examine(str(name), MetaDataset(frame=frame, primary=dataset.primary))
+        _examine(str(name), frame, dataset.primary.get(str(name)))
         for name, frame in dataset.frame.groupby("experiment", sort=True)
     ]
     return Examination(
@@ -92,7 +96,8 @@ def doctor(
         experiments=pd.DataFrame(
             rows, columns=["experiment", "runs", "metrics", "varied", "primary", "advice"]
         ),
-        quarantined=dict(dataset.quarantined),
+        quarantined=dataset.quarantined,
+        proposals=dataset.proposals(),
     )
 
 
@@ -106,20 +111,25 @@ def _may_write(store: MlflowStore, dry_run: bool) -> Check:
     return Check(name="may write", ok=True, finding="yes, tried on the experiment mlflow-meta")
 
 
-def _examine(name: str, dataset: MetaDataset) -> dict[str, object]:
+def _examine(name: str, frame: pd.DataFrame, primary: Objective | None) -> dict[str, object]:
+    dataset = MetaDataset(frame=frame, primary={name: primary} if primary else {})
     metrics = {metric: n for metric, n in dataset.metrics().items() if n}
-    most = max(metrics.values(), default=0)
+    proposals = dataset.proposals()  # none where nothing but predictions was logged
+    most = max((p.n_runs for p in proposals[:1]), default=0)
+    if primary:
+        most = metrics.get(primary.metric, 0)
     try:
         varied = len(infer(dataset.frame).space.names)
     except NothingToLearn:
         varied = 0
-    primary = dataset.primary.get(name)
     if not varied:
         advice = "no param varies: nothing to learn"
     elif most < MIN_TRIALS:
         advice = f"train {MIN_TRIALS - most} more runs, or learn from it together with others"
+    elif primary:
+        advice = f"mlflow-meta train -e {shlex.quote(name)} --metric {shlex.quote(primary.metric)}"
     else:
-        advice = f"mlflow-meta train -e {name!r} --metric {primary.metric if primary else 'METRIC'}"
+        advice = proposals[0].command([name])
     return {
         "experiment": name,
         "runs": len(dataset),

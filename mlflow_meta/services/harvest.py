@@ -1,13 +1,29 @@
-"""Harvest: finished runs -> a meta-dataset, kept as an artifact of a harvest run."""
+"""Harvest: finished runs -> a meta-dataset, kept as an artifact of a harvest run.
+
+Over REST a harvest reads what has changed since the one before, and everything when that one is
+old. What no time stamp tells (edited tags, deleted and restored runs) is seen by the latter. From
+a database everything is read every time: that is faster than asking what has changed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
+from mlflow_meta.store.harvests import Snapshot, latest_snapshot
+
+OVERLAP_S = 120.0  # by how much the clocks of trainings may be behind ours
+FULL_AFTER_S = 24 * 3600.0  # a harvest reads everything when that was last done so long ago,
+FULL_AFTER = 20  # or so many harvests
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +33,14 @@ class Harvest:
     Attributes:
         run_id: The harvest run, which holds the meta-dataset; empty after a dry run.
         dataset: The meta-dataset.
+        n_read: How many runs were read anew; the others have not changed since last time.
+        full: Whether everything was read.
     """
 
     run_id: str
     dataset: MetaDataset
+    n_read: int
+    full: bool
 
     @property
     def n_trials(self) -> int:
@@ -30,13 +50,16 @@ class Harvest:
     @property
     def n_quarantined(self) -> int:
         """How many were read and left out."""
-        return sum(self.dataset.quarantined.values())
+        return len(self.dataset.quarantine)
 
 
-def harvest(
+def harvest(  # noqa: PLR0913 - what to read, and how
     store: MlflowStore,
     experiment_names: Sequence[str] = (),
     *,
+    full: bool = False,
+    tags: Sequence[str] = ("*",),
+    deadline_s: float | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Harvest:
@@ -45,33 +68,90 @@ def harvest(
     Args:
         store: Where to read, and to keep the result.
         experiment_names: Which experiments; none for all.
+        full: Read everything, also what has not changed as far as time stamps tell.
+        tags: Patterns, as a shell has them, of the users' tags that become columns.
+        deadline_s: Give up after so many seconds.
         dry_run: Read, and write nothing.
         progress: Called with how many runs have been read so far.
 
     Raises:
-        NothingToLearn: If an experiment does not exist, or no run in any is finished.
+        NothingToLearn: If an experiment does not exist.
+        TryLater: If the deadline has passed; nothing was written.
     """
-    dataset = store.read(experiment_names, progress=progress)
-    if not len(dataset):
-        where = (
-            ", ".join(repr(name) for name in experiment_names) or f"any experiment of {store.uri}"
-        )
-        why = ", ".join(f"{n} {reason}" for reason, n in dataset.quarantined.items())
-        raise NothingToLearn(
-            f"No finished run with a metric in {where}{f' ({why})' if why else ''}. mlflow-meta "
-            "learns from runs that have params and metrics: train a few first."
-        )
+    started = time.monotonic()
+    read_at_ms = int(time.time() * 1000)
+
+    def check(n: int) -> None:
+        if deadline_s is not None and time.monotonic() - started > deadline_s:
+            raise TryLater(
+                f"The deadline of {deadline_s:g} s passed after {n} runs; nothing was written. "
+                "Give it more time with --deadline, or a faster way with --store-uri."
+            )
+        progress(n)
+
+    experiments = store.experiments(experiment_names)
+    # Of a database everything is read, and nothing need be remembered.
+    before = None
+    if store.database is None and not full:
+        before = latest_snapshot(store, _selection(experiment_names))
+    if before is not None and _is_old(before, read_at_ms):
+        before = None
+    if before is None:
+        runs = store.read_all(experiments, check)
+        n_read = len(runs)
+    else:
+        since_ms = before.read_at_ms - int(OVERLAP_S * 1000)
+        runs, n_read = store.read_since(experiments, before.runs, since_ms, check)
+    log.info("read", extra={"action": "read", "n_read": n_read, "n_runs": len(runs)})
+    dataset = store.dataset_of(runs, experiments, tags=tags)
+    check(len(runs))
+    found = Harvest(run_id="", dataset=dataset, n_read=n_read, full=before is None)
     if dry_run:
-        return Harvest(run_id="", dataset=dataset)
-    with store.own_run("harvest", {names.KIND: "harvest"}) as run_id:
+        return found
+    snapshot = Snapshot(
+        runs=runs,
+        read_at_ms=read_at_ms,
+        full_at_ms=before.full_at_ms if before else read_at_ms,
+        n_since_full=before.n_since_full + 1 if before else 0,
+    )
+    run_id = _write(store, found, snapshot, experiment_names)
+    log.info("written", extra={"action": "written", "run_id": run_id})
+    return Harvest(run_id=run_id, dataset=dataset, n_read=n_read, full=found.full)
+
+
+def _is_old(before: Snapshot, now_ms: int) -> bool:
+    age_s = (now_ms - before.full_at_ms) / 1000
+    return age_s > FULL_AFTER_S or age_s < 0 or before.n_since_full + 1 >= FULL_AFTER
+
+
+def _write(
+    store: MlflowStore, found: Harvest, snapshot: Snapshot, experiment_names: Sequence[str]
+) -> str:
+    dataset = found.dataset
+    files = {
+        names.DATASET_FILE: dataset.to_parquet(),
+        names.QUARANTINE_FILE: dataset.quarantine.to_csv(index=False).encode("utf-8", "replace"),
+    }
+    tags = {names.KIND: "harvest"}
+    if store.database is None:
+        files[names.RUNS_FILE] = snapshot.runs.to_bytes()
+        tags |= snapshot.tags(_selection(experiment_names))
+    with store.own_run("harvest", tags) as run_id:
+        store.log_files(run_id, files)
         store.log(
             run_id,
-            params={"experiments": ",".join(experiment_names) or "all"},
+            params={"experiments": ",".join(experiment_names)[:500] or "all"},
             metrics={
                 "n_trials": len(dataset),
-                "n_quarantined": sum(dataset.quarantined.values()),
+                "n_quarantined": len(dataset.quarantine),
                 "n_tasks": len(dataset.tasks),
+                "n_read": found.n_read,
             },
         )
-        store.log_files(run_id, {names.DATASET_FILE: dataset.to_parquet()})
-    return Harvest(run_id=run_id, dataset=dataset)
+    return run_id
+
+
+def _selection(experiment_names: Sequence[str]) -> str:
+    """What tells harvests of the same experiments from others."""
+    wanted = json.dumps(sorted(set(experiment_names)))
+    return hashlib.sha256(wanted.encode()).hexdigest()[:16]

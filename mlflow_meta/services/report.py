@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from mlflow_meta import pictures
+from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.metrics import coverage
 from mlflow_meta.store import MlflowStore, queue
@@ -42,7 +44,7 @@ def report(
     store: MlflowStore,
     experiment_name: str,
     *,
-    metric: str | None = None,
+    metric: str | Sequence[str] | None = None,
     direction: Direction | None = None,
 ) -> Report:
     """Compare what was suggested for an experiment with what came of it.
@@ -50,9 +52,10 @@ def report(
     Args:
         store: Where the runs are.
         experiment_name: Which experiment.
-        metric: Which metric; None for the one that the suggestions were made for.
+        metric: Which metric, or its several spellings, as `train` takes them; None for the one that
+            the suggestions were made for.
         direction: Which values are better; None for what the suggestions, the experiment or the
-            name say.
+            names say.
 
     Raises:
         NothingToLearn: If nothing was suggested for it, or no run has the metric.
@@ -67,12 +70,14 @@ def report(
             f"{experiment_name}`."
         )
     dataset = store.read([experiment_name])
-    known = {objective.metric: objective.direction for objective in sought}
-    metric = metric or sought[0].metric
-    objective = dataset.objective(metric, direction or known.get(metric))
-    suggested = queue.suggested(store, experiment_name, metric)
+    objective = _objective(dataset, sought, metric, direction)
+    if not dataset.has_curves(objective):  # which takes a harvest
+        objective = replace(objective, at="last")
     runs = dataset.trials(objective)[["run_id", "value"]]
     runs["got"] = objective.direction.sign * runs["value"]
+    suggested = queue.suggested(store, experiment_name, objective)
+    got = runs.set_index("run_id")["got"]  # on a curve, the value that counts
+    suggested["got"] = suggested["run_id"].map(got).fillna(suggested["got"]).astype(float)
     runs = runs.merge(dataset.frame[["run_id", "start_time"]], on="run_id")
     before = runs[~runs["run_id"].isin(suggested["run_id"])]
     done = suggested[suggested["got"].notna()].merge(runs[["run_id", "start_time"]], on="run_id")
@@ -86,6 +91,19 @@ def report(
         coverage=_coverage(done) if len(done) else np.nan,
         picture=pictures.progress(before, done, objective),
     )
+
+
+def _objective(
+    dataset: MetaDataset,
+    sought: Sequence[Objective],
+    metric: str | Sequence[str] | None,
+    direction: Direction | None,
+) -> Objective:
+    """What was asked, as the suggestions were made for it where that is one of theirs."""
+    theirs = [o for o in sought if metric is None or metric == o.metric]
+    if theirs:
+        return replace(theirs[0], direction=direction or theirs[0].direction)
+    return dataset.objective(metric, direction)
 
 
 def _coverage(done: pd.DataFrame) -> float:

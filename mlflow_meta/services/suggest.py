@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ class Suggestions:
         items: The suggestions, best first.
         run_ids: The SCHEDULED runs that hold them, in the same order; empty after a dry run.
         task: What they are for.
+        tasks_by: What makes a task, as `MetaDataset.with_tasks` takes it.
         objective: What they are to improve.
         best_so_far: The best value of the metric among the task's trials; nan if it has none.
         model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
@@ -41,6 +42,7 @@ class Suggestions:
     items: Sequence[Suggestion]
     run_ids: Sequence[str]
     task: str
+    tasks_by: str
     objective: Objective
     best_so_far: float
     model: str
@@ -67,7 +69,8 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         store: Where the champion is, and the runs go.
         experiment_name: The target experiment; it must exist, but may have no runs yet.
         n: How many.
-        metric: What to improve; None if there is only one meta-model.
+        metric: What to improve, by the name that it has been learned under (of several spellings,
+            with commas, the first); None if there is only one meta-model.
         task: Which task of the experiment, where its runs have several data sets.
         space: Where to search; None for what the target's own trials have varied, or, where they
             are too few, the trials that the champion has learned from.
@@ -82,16 +85,20 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     """
     champion = registry.champion(store, metric=metric, name=model_name)
     suggested = queue.suggested_configs(store, experiment_name)
-    trials, runs = _known(store, champion)
-    task = task or _task_of(experiment_name, trials)
+    known = _known(store, champion)
+    trials = known.trials
+    task = task or _task_of(experiment_name, known)
     if space is None:
-        space = _space_of(trials, runs, task, champion.model)
+        space = _space_of(known, task, champion.model)
     tried = [*tried_on(trials, task), *(space.parse(texts) for texts in suggested)]
     rng = rng or np.random.default_rng()
     configs = choose_batch(champion.model, space, trials, task=task, n=n, tried=tried, rng=rng)
     context = context_of(trials, space, task)
     frame = in_context(configs, space, task, context)
     items = _rank(champion.model, champion.objective, configs, frame)
+    if known.task_param and task not in {experiment_name, *trials["experiment"]}:
+        # The task was made of what the program is told: it must be told again.
+        items = [replace(i, config={known.task_param: task, **i.config}) for i in items]
     values = trials.loc[trials["task"] == task, "value"]
     best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
     learned = champion.model.scales.get(task)
@@ -113,6 +120,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         items=items,
         run_ids=run_ids,
         task=task,
+        tasks_by=champion.tasks_by,
         objective=champion.objective,
         best_so_far=best,
         model=f"{champion.name} v{champion.version}",
@@ -122,27 +130,45 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     )
 
 
-def _known(store: MlflowStore, champion: Registered) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials of the newest harvest; of tasks that it left out, those the champion knows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What is known by now.
 
-    And the newest harvest's runs, with the metric or without.
+    Attributes:
+        trials: Those of the newest harvest; of tasks that it left out, those the champion knows.
+        runs: The newest harvest's, with the metric or without.
+        task_param: The param whose value a task is; None where it is none.
     """
+
+    trials: pd.DataFrame
+    runs: pd.DataFrame
+    task_param: str | None
+
+
+def _known(store: MlflowStore, champion: Registered) -> _Known:
     newest_run_id, newest = store.dataset()
-    if newest_run_id == champion.harvest_run_id:
-        return newest.trials(champion.objective), newest.frame
-    _, learned = store.dataset(champion.harvest_run_id)
-    known = learned.trials(champion.objective)
+    same = newest_run_id == champion.harvest_run_id
+    learned = newest if same else store.dataset(champion.harvest_run_id)[1]
+    task_param = learned.task_param(champion.tasks_by)
+    objective = champion.objective
+    trials = learned.with_tasks(champion.tasks_by).trials(objective)
     try:
-        fresh = newest.trials(champion.objective)
-    except NothingToLearn:
-        return known, newest.frame
-    others = known[~known["task"].isin(fresh["task"])]
-    return pd.concat([others, fresh], ignore_index=True), newest.frame
+        newest = newest.with_tasks(champion.tasks_by)
+    except NothingToLearn:  # what holds for one run that lacks it holds for all
+        newest = newest.with_tasks("experiment")
+    if not same and newest.has(objective):
+        fresh = newest.trials(objective)
+        others = trials[~trials["task"].isin(fresh["task"])]
+        trials = pd.concat([others, fresh], ignore_index=True)
+    return _Known(trials=trials, runs=newest.frame, task_param=task_param)
 
 
-def _task_of(experiment_name: str, trials: pd.DataFrame) -> str:
-    """The task that is meant by an experiment: its only one; itself where it has no trials."""
-    tasks = list(dict.fromkeys(trials.loc[trials["experiment"] == experiment_name, "task"]))
+def _task_of(experiment_name: str, known: _Known) -> str:
+    """The task that is meant by an experiment: its only one; itself where it has no runs."""
+    tasks: list[str] = []
+    for frame in (known.trials, known.runs):
+        own = frame["experiment"] == experiment_name
+        tasks = tasks or list(dict.fromkeys(frame.loc[own, "task"]))
     if len(tasks) > 1:
         raise NothingToLearn(
             f"The runs of {experiment_name!r} are about several tasks. Pass --task with one of "
@@ -151,12 +177,13 @@ def _task_of(experiment_name: str, trials: pd.DataFrame) -> str:
     return str(tasks[0]) if tasks else experiment_name
 
 
-def _space_of(trials: pd.DataFrame, runs: pd.DataFrame, task: str, model: MetaModel) -> SearchSpace:
+def _space_of(known: _Known, task: str, model: MetaModel) -> SearchSpace:
     """What the task's own trials have varied or, if they are few, what others have.
 
     Of the others' params only those that belong together: the ones that the task's own runs have
     logged, with any metric, or else those of the task with the most trials.
     """
+    trials, runs = known.trials, known.runs
     own = trials[trials["task"] == task]
     if len(own) >= MIN_OWN_TRIALS:
         with suppress(NothingToLearn):
@@ -200,7 +227,6 @@ def _lineage(champion: Registered, task: str) -> dict[str, str]:
         names.MODEL_VERSION: f"{champion.name}/{champion.version}",
         names.HARVEST_RUN: champion.harvest_run_id,
         names.TASK: task,
-        names.DIRECTION: champion.objective.direction.value,
     }
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlflow_meta.columns import CONTEXT, columns_with
+from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.models.choice import Candidate, compare, spearman_on_new_tasks
 from mlflow_meta.pictures import predicted_against_actual
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
-from mlflow_meta.trials import Direction, Objective
+from mlflow_meta.trials import At, Direction, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Training:
         n_features: From how many features.
         left_out: Param or context column -> why it is no feature.
         has_signal: Whether it could tell good from bad at all on held-out trials.
+        remarks: What is odd about the objective's values or the tasks, as sentences.
     """
 
     run_id: str
@@ -43,13 +45,16 @@ class Training:
     n_features: int
     left_out: dict[str, str]
     has_signal: bool
+    remarks: tuple[str, ...]
 
 
 def train(  # noqa: PLR0913 - each is a choice of its own
     store: MlflowStore,
     *,
-    metric: str | None = None,
+    metric: str | Sequence[str] | None = None,
     direction: Direction | None = None,
+    at: At = "last",
+    tasks_by: str = DEFAULT_TASKS,
     experiment_names: Sequence[str] = (),
     space: SearchSpace | None = None,
     harvest_run_id: str | None = None,
@@ -60,8 +65,12 @@ def train(  # noqa: PLR0913 - each is a choice of its own
 
     Args:
         store: Where the harvest is, and the model goes.
-        metric: What to predict; None for the primary metric that the experiments name.
-        direction: Which values are better; None for what the experiments or the name say.
+        metric: What to predict; None for the primary metric that the experiments name. Several
+            spellings of it as a sequence, or as one text with commas: the first one that a run has
+            counts, and the first one names the model.
+        direction: Which values are better; None for what the experiments or the names say.
+        at: Which value of the metric's curve counts; for the best, curves must be harvested.
+        tasks_by: What makes runs comparable, as `MetaDataset.with_tasks` takes it.
         experiment_names: Learn from these only; none for all that were harvested.
         space: How to read params; None to infer it from the trials.
         harvest_run_id: Which harvest; None for the newest.
@@ -72,16 +81,22 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         NothingToLearn: If there is no harvest, no such metric, or too little to learn from.
     """
     harvest_run_id, dataset = store.dataset(harvest_run_id)
-    dataset = dataset.only(experiment_names)
-    objective = dataset.objective(metric, direction)
+    harvested = dataset.only(experiment_names)
+    dataset = harvested.with_tasks(tasks_by)
+    objective = dataset.objective(metric, direction, at=at)
     trials = dataset.trials(objective)
     inferred = InferredSpace(space, {}) if space else infer(trials)
     candidates = compare(trials, inferred.space, progress=progress)
     best = candidates[0]
     encoder = best.model.encoder
-    files = registry.pack(
-        best.model, kind=best.name, objective=objective, harvest_run_id=harvest_run_id
+    packed = registry.Packed(
+        model=best.model,
+        kind=best.name,
+        objective=objective,
+        harvest_run_id=harvest_run_id,
+        tasks_by=tasks_by,
     )
+    files = registry.pack(packed)
     name = model_name or registry.model_name(objective.metric)
     progress("comparing them on tasks that they have not seen")
     table = _table(candidates, trials)
@@ -93,6 +108,9 @@ def train(  # noqa: PLR0913 - each is a choice of its own
                 "model": best.name,
                 "metric": objective.metric,
                 "direction": objective.direction.value,
+                **({"aliases": ",".join(objective.aliases)} if objective.aliases else {}),
+                "at": objective.at,
+                "tasks_by": tasks_by,
                 "n_trials": len(trials),
                 "n_tasks": trials["task"].nunique(),
                 "n_features": len(encoder.names),
@@ -127,6 +145,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         n_features=len(encoder.names),
         left_out={**inferred.left_out, **encoder.left_out},
         has_signal=best.model.has_signal,
+        remarks=(*dataset.remarks[len(harvested.remarks) :], *dataset.remarks_on(objective)),
     )
 
 

@@ -69,6 +69,11 @@ def connect(tracking_uri: str | None) -> tuple[str, MlflowClient]:
     return uri, _client(uri)
 
 
+def is_database(uri: str) -> bool:
+    """Whether a tracking URI is that of a database, rather than of a server."""
+    return urlsplit(uri).scheme.split("+")[0] in _DATABASES
+
+
 def translated(method: Callable[P, R]) -> Callable[P, R]:
     """Turn what MLflow and the network raise into our errors, in one line each."""
 

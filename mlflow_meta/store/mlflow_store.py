@@ -10,6 +10,7 @@ is never taken for whole: it stays RUNNING, or is marked FAILED.
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import tempfile
 import time
@@ -21,12 +22,18 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunStatus, RunTag, ViewType
+from sqlalchemy import make_url
 
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.errors import NothingToLearn, StoreRefused
+from mlflow_meta.errors import NothingToLearn, StoreRefused, Unreadable
 from mlflow_meta.store import names
-from mlflow_meta.store.connection import connect, translated
+from mlflow_meta.store.connection import connect, is_database, translated
 from mlflow_meta.store.parse import to_dataset
+from mlflow_meta.store.rest import over, read_changed, read_rest
+from mlflow_meta.store.runs import Runs, joined, without_secrets
+from mlflow_meta.store.sql import read_sql
+
+log = logging.getLogger(__name__)
 
 PAGE = 1000  # runs asked for at once
 BATCH = 100  # params, or tags, that MLflow takes in one request
@@ -35,9 +42,15 @@ BATCH = 100  # params, or tags, that MLflow takes in one request
 class MlflowStore:
     """A tracking server, or the database of one."""
 
-    def __init__(self, tracking_uri: str | None = None) -> None:
-        """Open the store; None takes MLFLOW_TRACKING_URI, else ./mlflow.db. See `connect`."""
+    def __init__(self, tracking_uri: str | None = None, *, store_uri: str | None = None) -> None:
+        """Open the store; None takes MLFLOW_TRACKING_URI, else ./mlflow.db. See `connect`.
+
+        Args:
+            tracking_uri: The server, or its database.
+            store_uri: The server's database, where runs may be read faster than from the server.
+        """
         self.uri, self.client = connect(tracking_uri)
+        self.database = store_uri or (self.uri if is_database(self.uri) else None)
 
     @classmethod
     def create(
@@ -54,6 +67,11 @@ class MlflowStore:
         for name in (names.PROJECT_EXPERIMENT, *experiment_names):
             client.create_experiment(name, artifact_location=(artifacts / name).as_uri())
         return cls(tracking_uri)
+
+    @property
+    def shown_uri(self) -> str:
+        """The store's address for people: without a password."""
+        return make_url(self.uri).render_as_string() if is_database(self.uri) else self.uri
 
     # Reading
 
@@ -88,19 +106,80 @@ class MlflowStore:
                 )
         return [by_name[name] for name in dict.fromkeys(wanted)]
 
-    @translated
     def read(
-        self, wanted: Sequence[str] = (), *, progress: Callable[[int], None] = lambda _: None
+        self,
+        wanted: Sequence[str] = (),
+        *,
+        tags: Sequence[str] = ("*",),
+        progress: Callable[[int], None] = lambda _: None,
     ) -> MetaDataset:
         """Every run of the experiments that teaches something; all experiments if none is named.
 
         Args:
             wanted: Names of experiments.
+            tags: Patterns of the users' tags that become columns.
             progress: Called with how many runs have been read so far.
         """
         experiments = self.experiments(wanted)
-        runs = self.runs([e.experiment_id for e in experiments], "", progress)
-        return to_dataset(runs, experiments)
+        return self.dataset_of(self.read_all(experiments, progress), experiments, tags=tags)
+
+    @translated
+    def read_all(
+        self, experiments: Sequence[Experiment], progress: Callable[[int], None] = lambda _: None
+    ) -> Runs:
+        """Every active run of some experiments: from the database where it can be read.
+
+        Args:
+            experiments: Which.
+            progress: Called with how many runs have been read so far; what it raises ends it.
+        """
+        if self.database is not None:
+            try:
+                named = {e.experiment_id: e.name for e in experiments}
+                return without_secrets(read_sql(self.database, named, progress))
+            except Unreadable as error:
+                log.warning(
+                    "The database can't be read directly (%s): reading over REST.",
+                    error,
+                    extra={"action": "fall_back_to_rest"},
+                )
+                self.database = None
+        ids = [e.experiment_id for e in experiments]
+        return without_secrets(read_rest(over(self.client), ids, progress))
+
+    @translated
+    def read_since(
+        self,
+        experiments: Sequence[Experiment],
+        before: Runs,
+        since_ms: int,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> tuple[Runs, int]:
+        """The active runs, of which those that have not changed are taken from `before`.
+
+        Args:
+            experiments: Which.
+            before: What was read last time.
+            since_ms: When that began, less what clocks may differ by.
+            progress: Called with how many runs have been read so far; what it raises ends it.
+
+        Returns:
+            The runs, and how many of them were read anew. Edited tags, deletions and restorations
+            of runs that ended earlier are not seen.
+        """
+        ids = [e.experiment_id for e in experiments]
+        open_ids = before.open_ids()
+        fresh = read_changed(
+            over(self.client), ids, since_ms=since_ms, open_ids=open_ids, check=progress
+        )
+        kept = before.without(open_ids).ended_before(since_ms)
+        return without_secrets(joined([kept, fresh])), len(fresh)
+
+    def dataset_of(
+        self, runs: Runs, experiments: Sequence[Experiment], *, tags: Sequence[str] = ("*",)
+    ) -> MetaDataset:
+        """The meta-dataset of what was read."""
+        return to_dataset(runs, experiments, now_ms=int(time.time() * 1000), tags=tags)
 
     def runs(
         self,
@@ -189,12 +268,20 @@ class MlflowStore:
             return Path(self.client.download_artifacts(run_id, path, scratch)).read_bytes()
 
     @translated
-    def latest(self, kind: str) -> Run | None:
-        """Our newest finished run of a kind; None if there is none yet."""
+    def latest(self, kind: str, tags: Mapping[str, str] | None = None) -> Run | None:
+        """Our newest finished run of a kind, with these tags; None if there is none yet."""
         experiment = self.client.get_experiment_by_name(names.PROJECT_EXPERIMENT)
         if experiment is None or experiment.lifecycle_stage != "active":
             return None
-        wanted = f"tags.`{names.KIND}` = '{kind}' and attributes.status = 'FINISHED'"
+        wanted = " and ".join(
+            [
+                "attributes.status = 'FINISHED'",
+                *(
+                    f"tags.`{key}` = '{text}'"
+                    for key, text in {names.KIND: kind, **(tags or {})}.items()
+                ),
+            ]
+        )
         found = self.client.search_runs(
             [experiment.experiment_id], wanted, max_results=1, order_by=["attributes.end_time DESC"]
         )

@@ -1,208 +1,321 @@
-"""From MLflow's runs to the columns of a meta-dataset."""
+"""From what was logged in runs to the columns of a meta-dataset.
+
+n   runs that are kept: the trials, and after them the failures
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.entities import Experiment, Run
+import pyarrow as pa
+import pyarrow.compute as pc
+from mlflow.entities import Experiment
 
-from mlflow_meta.columns import type_column
+from mlflow_meta.columns import type_texts
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.store import names
+from mlflow_meta.store import names, quarantine
+from mlflow_meta.store.hardware import hardware_of, is_hardware
+from mlflow_meta.store.inputs import HISTORY, DatasetFacts, code_of, dataset_of, signature_of
+from mlflow_meta.store.runs import DATABRICKS_PREFIX, MLFLOW_PREFIX, Runs, by_key
+from mlflow_meta.store.secrets import REDACTED
 from mlflow_meta.trials import Direction, Objective
 
-HARDWARE_TAGS = frozenset(
-    [
-        "gpu",
-        "gpus",
-        "gpu_model",
-        "gpu_count",
-        "n_gpus",
-        "num_gpus",
-        "device",
-        "accelerator",
-        "hardware",
-        "instance_type",
-        "machine_type",
-        "node_type",
-        "cpu",
-        "cpu_model",
-        "cpu_cores",
-        "n_cpus",
-        "num_cpus",
-        "threads",
-        "n_threads",
-        "memory",
-        "memory_gb",
-    ]
-)
-"""Tags by which users say what a run ran on, lower case."""
+MAX_PARAMS = 1000  # names of params that become columns; the most used ones
+MAX_METRICS = 1000
+MAX_FEATURES = 200  # columns of a data set that become columns of ours
+MAX_TAGS = 200  # tags of users that become columns of ours
+SYSTEM = "system/"  # prefix of MLflow's own metrics of the hardware
+LAST_MS = 4_102_444_800_000  # the year 2100: later times are in another unit, or made up
 
-MAX_FEATURES = 200  # columns of a data set that become columns of ours; the most used ones
-MAX_TAG_NAMES = 200  # tags of users that become columns of ours; the most used ones
-MAX_TAG_CHARS = 250  # a longer tag is a text or a document, not a category
+_HARDWARE = {
+    "cpu_model": "string",
+    "cpu_cores": "Int64",
+    "memory_gb": "Float64",
+    "gpu_model": "string",
+    "gpu_count": "Int64",
+    "gpu_memory_gb": "Float64",
+    "accelerator": "boolean",
+    "instance_type": "string",
+    "machine": "string",
+}
 
 
-def to_dataset(runs: Sequence[Run], experiments: Sequence[Experiment]) -> MetaDataset:
-    """The finished runs among `runs` that have a metric; the others are counted by reason."""
-    experiment_names = {e.experiment_id: e.name for e in experiments}
-    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
-    reasons = [_why_not(run, parents) for run in runs]
-    kept = [run for run, reason in zip(runs, reasons, strict=True) if reason is None]
-    datasets = [_dataset_of(run) for run in kept]
-    frame = pd.DataFrame(
+def to_dataset(
+    runs: Runs, experiments: Sequence[Experiment], *, now_ms: int, tags: Sequence[str] = ("*",)
+) -> MetaDataset:
+    """The meta-dataset of some runs.
+
+    Args:
+        runs: In order, see `Runs.in_order`.
+        experiments: Those that the runs are of.
+        now_ms: What tells a run that still trains from one that was left behind.
+        tags: Patterns of the users' tags that become columns, as a shell has them.
+    """
+    metrics = _objective_metrics(runs)
+    why = quarantine.reasons(runs, metrics, now_ms)
+    trials = np.flatnonzero(why.reason == "")
+    failures = np.flatnonzero(why.reason == quarantine.FAILED)
+    kept = runs.rows(np.concatenate([trials, failures]))
+    of_id = {e.experiment_id: e.name for e in experiments}
+    remarks: list[str] = []
+    code = _code(kept)
+    datasets, fact = _datasets(kept)
+    frame = _infos(kept, of_id)
+    columns: dict[str, object] = {
+        **_texts("params.", kept.params, len(kept), MAX_PARAMS, _is_param, remarks),
+        **_metrics(_objective_metrics(kept), len(kept), remarks),
+        **_texts("tags.", kept.tags, len(kept), MAX_TAGS, _is_tag(tags), remarks),
+        **_hardware(kept),
+        **_dataset_columns(datasets, fact),
+        **code,
+    }
+    frame["task"] = _tasks(frame["experiment"], [datasets[i].name for i in fact])
+    frame = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+    left = np.flatnonzero(why.reason != "")
+    infos = runs.infos.take(pa.array(left))
+    return MetaDataset(
+        frame=frame.iloc[: len(trials)],
+        failures=frame.iloc[len(trials) :].reset_index(drop=True),
+        quarantine=pd.DataFrame(
+            {
+                "run_id": infos["run_id"].to_pylist(),
+                "experiment": [of_id[e] for e in infos["experiment_id"].to_pylist()],
+                "status": infos["status"].to_pylist(),
+                "reason": why.reason[left].tolist(),
+                "detail": why.detail[left].tolist(),
+            },
+            dtype="str",
+        ),
+        primary=_primary_metrics(experiments),
+        remarks=tuple(remarks),
+    )
+
+
+def _infos(runs: Runs, experiment_names: Mapping[str, str]) -> pd.DataFrame:
+    start = runs.infos["start_ms"].fill_null(-1).to_numpy().copy()
+    end = runs.infos["end_ms"].fill_null(-1).to_numpy()
+    for key, owners, values in by_key(runs.tags):
+        if key == names.STARTED_MS:
+            # A suggested run waited in a queue since its creation: the worker writes its start.
+            for run, text in zip(owners.tolist(), values.to_pylist(), strict=True):
+                if text.isdecimal() and len(text) < len(str(LAST_MS)) + 1:
+                    start[run] = int(text)
+    sane = (start >= 0) & (start < LAST_MS)
+    times = np.where(sane, start, 0).astype("datetime64[ms]")
+    times[~sane] = np.datetime64("NaT")
+    lasted = sane & (end >= start) & (end < LAST_MS)
+    return pd.DataFrame(
         {
-            "run_id": [run.info.run_id for run in kept],
-            "experiment_id": [run.info.experiment_id for run in kept],
-            "experiment": [experiment_names[run.info.experiment_id] for run in kept],
-            "status": [run.info.status for run in kept],
-            "start_time": pd.DatetimeIndex(
-                np.array([_started_ms(run) for run in kept], dtype="datetime64[ms]"), tz="UTC"
-            ),
-            "duration_s": [(int(r.info.end_time or 0) - _started_ms(r)) / 1000 for r in kept],
+            "run_id": runs.infos["run_id"].to_pylist(),
+            "experiment_id": runs.infos["experiment_id"].to_pylist(),
+            "experiment": [experiment_names[e] for e in runs.infos["experiment_id"].to_pylist()],
+            "status": runs.infos["status"].to_pylist(),
+            "start_time": pd.DatetimeIndex(times, tz="UTC"),
+            "duration_s": np.where(lasted, (end - start) / 1000, np.nan),
         }
     )
-    frame["duration_s"] = frame["duration_s"].where(frame["duration_s"] >= 0).astype(float)
-    frame["task"] = _tasks(frame["experiment"], [d.get("name") for d in datasets])
-    columns = {
-        **_typed("params.", [_params_of(run) for run in kept]),
-        **_metric_columns(kept),
-        **_typed("tags.", [_tags_of(run) for run in kept], cap=MAX_TAG_NAMES),
-        **_typed("hardware.", [_hardware_of(run) for run in kept]),
-        **_dataset_columns(datasets),
-    }
-    return MetaDataset(
-        frame=pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1),
-        primary=_primary_metrics(experiments),
-        quarantined=dict(Counter(reason for reason in reasons if reason is not None)),
-    )
 
 
-def _why_not(run: Run, parents: set[str | None]) -> str | None:
-    """Why a run teaches nothing; None if it does."""
-    if run.info.status != "FINISHED":
-        return f"not finished: {run.info.status}"
-    if run.info.run_id in parents:
-        return "parent of nested runs"
-    if not any(np.isfinite(value) for value in _metrics_of(run).values()):
-        return "no finite metric"
-    return None
+def _is_param(key: str) -> bool:
+    return not key.startswith(names.PREFIX)
 
 
-def _started_ms(run: Run) -> int:
-    # A suggested run waited in a queue since its creation: the worker writes when it began.
-    began = run.data.tags.get(names.STARTED_MS, "")
-    return int(began) if began.isdecimal() else int(run.info.start_time or 0)
+def _is_tag(patterns: Sequence[str]) -> Callable[[str], bool]:
+    def is_tag(key: str) -> bool:
+        return (
+            not key.startswith((MLFLOW_PREFIX, names.PREFIX))
+            and not is_hardware(key)
+            and any(fnmatchcase(key, pattern) for pattern in patterns)
+        )
+
+    return is_tag
 
 
-def _params_of(run: Run) -> dict[str, str]:
-    return {k: v for k, v in run.data.params.items() if not k.startswith(names.PREFIX)}
-
-
-def _tags_of(run: Run) -> dict[str, str]:
-    return {
-        key: value
-        for key, value in run.data.tags.items()
-        if not key.startswith(("mlflow.", names.PREFIX))
-        and key.lower() not in HARDWARE_TAGS
-        and len(value) <= MAX_TAG_CHARS
-    }
-
-
-def _hardware_of(run: Run) -> dict[str, str]:
-    stated = {k.lower(): v for k, v in run.data.tags.items() if k.lower() in HARDWARE_TAGS}
-    measured = {
-        key.removeprefix(names.HARDWARE): value
-        for key, value in run.data.tags.items()
-        if key.startswith(names.HARDWARE)
-    }
-    return {**stated, **measured}
-
-
-def _typed(
-    prefix: str, rows: Sequence[Mapping[str, str]], cap: int | None = None
-) -> dict[str, pd.Series]:
-    counts = Counter(key for row in rows for key in row)
-    most_used = [key for key, _ in counts.most_common(cap)]
-    return {prefix + key: type_column([row.get(key) for row in rows]) for key in sorted(most_used)}
-
-
-def _metric_columns(runs: Iterable[Run]) -> dict[str, list[float]]:
-    rows = [_metrics_of(run) for run in runs]
-    logged = {key for row in rows for key in row}
-    return {f"metrics.{key}": [row.get(key, np.nan) for row in rows] for key in sorted(logged)}
-
-
-def _metrics_of(run: Run) -> dict[str, float]:
-    # What we predicted for a suggested run is no result of that run.
-    suggested = names.RANK in run.data.tags
-    return {
-        key: value
-        for key, value in run.data.metrics.items()
-        if not (suggested and key.startswith(names.PREDICTED))
-    }
-
-
-def _dataset_of(run: Run) -> dict[str, Any]:
-    """Name, digest, rows and feature names of the data set that a run was trained on."""
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    if not inputs:
-        return {"features": _signature_inputs(run.data.tags.get("mlflow.log-model.history", ""))}
-    by_context = {tag.value: i.dataset for i in reversed(inputs) for tag in i.tags}
-    training = by_context.get("train", inputs[0].dataset)
-    dataset = by_context.get("training", training)
-    schema, profile = _json(dataset.schema), _json(dataset.profile)
-    specs = schema.get("mlflow_colspec") if isinstance(schema, dict) else None
-    rows = profile.get("num_rows") if isinstance(profile, dict) else None
-    return {
-        "name": dataset.name,
-        "digest": dataset.digest,
-        "rows": rows if isinstance(rows, int | float) else None,
-        "features": _names_in(specs),
-    }
-
-
-def _signature_inputs(history: str) -> list[str]:
-    models = _json(history)
-    if not isinstance(models, list) or not models or not isinstance(models[-1], dict):
-        return []
-    signature = models[-1].get("signature")
-    return _names_in(_json(signature.get("inputs"))) if isinstance(signature, dict) else []
-
-
-def _names_in(specs: object) -> list[str]:
-    if not isinstance(specs, list):
-        return []
-    return [str(spec["name"]) for spec in specs if isinstance(spec, dict) and "name" in spec]
-
-
-def _json(text: object) -> Any:
-    try:
-        return json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-
-
-def _dataset_columns(datasets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if not any(datasets):
-        return {}
-    features: list[frozenset[str]] = [frozenset(d.get("features") or ()) for d in datasets]
-    columns: dict[str, Any] = {
-        "dataset.name": pd.array([d.get("name") for d in datasets], dtype="string"),
-        "dataset.digest": pd.array([d.get("digest") for d in datasets], dtype="string"),
-        "dataset.rows": pd.array([d.get("rows") for d in datasets], dtype="Float64"),
-        "dataset.columns": pd.array([len(f) or None for f in features], dtype="Int64"),
-    }
-    counts = Counter(feature for row in features for feature in row)
-    for feature in sorted(name for name, _ in counts.most_common(MAX_FEATURES)):
-        used = [feature in row if row else None for row in features]
-        columns[f"dataset.feature.{feature}"] = pd.array(used, dtype="boolean")
+def _texts(
+    prefix: str,
+    table: pa.Table,
+    n: int,
+    cap: int,
+    wanted: Callable[[str], bool],
+    remarks: list[str],
+) -> dict[str, object]:
+    """One typed column `(n,)` for each key that is wanted, at most `cap`."""
+    groups = [group for group in by_key(table) if wanted(group[0])]
+    allowed = _most_used([(key, len(rows)) for key, rows, _ in groups], cap, prefix, remarks)
+    columns: dict[str, object] = {}
+    for key, rows, values in groups:
+        if key not in allowed:
+            continue
+        columns[prefix + key], odd = type_texts(values, rows, n)
+        if odd:
+            remarks.append(
+                f"{prefix}{key}: {len(odd)} values that are no number among numbers are missing, "
+                f"such as {odd[0][:40]!r}."
+            )
+        if secrets := pc.sum(pc.match_substring(values, REDACTED)).as_py():
+            remarks.append(f"{prefix}{key}: {secrets} values that look like secrets are redacted.")
     return columns
+
+
+def _most_used(
+    counts: Sequence[tuple[str, int]], cap: int, prefix: str, remarks: list[str]
+) -> frozenset[str]:
+    if len(counts) > cap:
+        remarks.append(
+            f"{prefix}*: {len(counts)} names were logged; the {cap} that most runs have are kept."
+        )
+    ranked = sorted(counts, key=lambda item: (-item[1], item[0]))
+    return frozenset(key for key, _ in ranked[:cap])
+
+
+def _objective_metrics(runs: Runs) -> pa.Table:
+    """The metrics that a training has measured of its model."""
+    metrics = runs.metrics
+    if not metrics.num_rows:
+        return metrics
+    key = metrics["key"].combine_chunks()
+    texts = key.dictionary.to_pylist()
+    system = np.array([text.startswith(SYSTEM) for text in texts])
+    ours = np.array([text.startswith(names.PREDICTED) for text in texts])
+    codes = key.indices.to_numpy()
+    suggested = np.zeros(len(runs), dtype=bool)
+    for tag, owners, _ in by_key(runs.tags):
+        if tag == names.RANK:
+            suggested[owners] = True
+    # What we predicted for a suggested run is no result of that run.
+    dropped = system[codes] | (ours[codes] & suggested[metrics["run"].to_numpy()])
+    return metrics.filter(pa.array(~dropped)) if dropped.any() else metrics
+
+
+def _metrics(metrics: pa.Table, n: int, remarks: list[str]) -> dict[str, object]:
+    """The last value of each metric, and at which step that was where some were not 0."""
+    learned = metrics.filter(pa.array(quarantine.usable(metrics)))
+    key = learned["key"].combine_chunks()
+    used = Counter({str(c["values"]): int(c["counts"]) for c in key.value_counts().to_pylist()})
+    allowed = _most_used(list(used.items()), MAX_METRICS, "metrics.", remarks)
+    last: dict[str, object] = {}
+    steps: dict[str, object] = {}
+    for values, (name, rows, step) in zip(
+        by_key(learned), by_key(learned.drop_columns("value").rename_columns({"step": "value"})),
+        strict=True,
+    ):  # fmt: skip
+        if name not in allowed:
+            continue
+        column = np.full(n, np.nan)
+        column[rows] = values[2].to_numpy()
+        last[f"metrics.{name}"] = column
+        if np.any(step.to_numpy() != 0):
+            steps[f"step.{name}"] = _integers(rows, step.to_numpy(), n)
+    return {**last, **steps}
+
+
+def _integers(rows: np.ndarray, values: np.ndarray, n: int) -> pd.Series:
+    column, missing = np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool)
+    column[rows], missing[rows] = values, False
+    return pd.Series(pd.arrays.IntegerArray(column, missing))
+
+
+def _gathered(
+    table: pa.Table, n: int, wanted: Callable[[str], bool]
+) -> list[tuple[tuple[str, object], ...]]:
+    """`n` tuples of the (key, value) pairs that a run has of the wanted keys."""
+    rows: list[list[tuple[str, object]]] = [[] for _ in range(n)]
+    for key, owners, values in by_key(table):
+        if wanted(key):
+            for run, value in zip(owners.tolist(), values.to_pylist(), strict=True):
+                rows[run].append((key, value))
+    return [tuple(row) for row in rows]
+
+
+def _hardware(runs: Runs) -> dict[str, object]:
+    n = len(runs)
+    tags = _gathered(runs.tags, n, is_hardware)
+    system = _gathered(runs.metrics, n, lambda key: key.startswith(SYSTEM))
+    seen: dict[object, dict[str, str | int | float | bool]] = {}
+    rows = []
+    for pair in zip(tags, system, strict=True):
+        if pair not in seen:
+            seen[pair] = hardware_of(dict(pair[0]), dict(pair[1]))  # type: ignore[arg-type]
+        rows.append(seen[pair])
+    known = {name for facts in seen.values() for name in facts}
+    return {
+        f"hardware.{name}": _nullable([row.get(name) for row in rows], dtype)
+        for name, dtype in _HARDWARE.items()
+        if name in known
+    }
+
+
+def _code(runs: Runs) -> dict[str, object]:
+    def wanted(key: str) -> bool:
+        return key.startswith(("mlflow.source.git.", "mlflow.project.", DATABRICKS_PREFIX, HISTORY))
+
+    tags = _gathered(runs.tags, len(runs), wanted)
+    seen = {row: code_of(dict(row)) for row in set(tags)}  # type: ignore[arg-type]
+    found = sorted({name for facts in seen.values() for name in facts})
+    return {
+        f"code.{name}": pd.array([seen[row].get(name) for row in tags], dtype="string")
+        for name in found
+    }
+
+
+def _datasets(runs: Runs) -> tuple[list[DatasetFacts], np.ndarray]:
+    """The distinct data sets, and `(n,)` which one each run was trained on; 0 is none."""
+    facts: dict[DatasetFacts, int] = {DatasetFacts(): 0}
+    of_run = np.zeros(len(runs), dtype=np.int64)
+    for key, owners, values in by_key(runs.tags):
+        if key == HISTORY:
+            signatures = values.dictionary_encode()
+            known = [
+                facts.setdefault(signature_of(text) or DatasetFacts(), len(facts))
+                for text in signatures.dictionary.to_pylist()
+            ]
+            of_run[owners] = np.array(known)[signatures.indices.to_numpy()]
+    best: dict[int, int] = {}
+    described: dict[tuple[str, ...], int] = {}
+    columns = [runs.inputs[name].to_pylist() for name in runs.inputs.column_names]
+    for run, *texts, context in zip(*columns, strict=True):
+        rank = {"training": 2, "train": 1}.get(context, 0)
+        if best.get(run, -1) < rank:
+            best[run] = rank
+            words = tuple(texts)
+            if words not in described:
+                described[words] = facts.setdefault(dataset_of(*words), len(facts))
+            of_run[run] = described[words]
+    return list(facts), of_run
+
+
+def _dataset_columns(facts: Sequence[DatasetFacts], of_run: np.ndarray) -> dict[str, object]:
+    if len(facts) == 1:
+        return {}
+
+    def column(values: Iterable[object], dtype: str) -> object:
+        return _nullable(list(values), dtype).take(of_run)
+
+    columns: dict[str, object] = {
+        "dataset.name": column((f.name for f in facts), "string"),
+        "dataset.digest": column((f.digest for f in facts), "string"),
+        "dataset.source": column((f.source for f in facts), "string"),
+        "dataset.rows": column((f.rows for f in facts), "Float64"),
+        "dataset.columns": column((f.columns for f in facts), "Int64"),
+    }
+    weights = np.bincount(of_run, minlength=len(facts))
+    counts: Counter[str] = Counter()
+    for fact, weight in zip(facts, weights.tolist(), strict=True):
+        counts.update(dict.fromkeys(fact.features, weight))
+    for feature in sorted(name for name, _ in counts.most_common(MAX_FEATURES)):
+        used = (feature in f.features if f.features else None for f in facts)
+        columns[f"dataset.feature.{feature}"] = column(used, "boolean")
+    return columns
+
+
+def _nullable(values: list[Any], dtype: str) -> pd.api.extensions.ExtensionArray:
+    made: pd.api.extensions.ExtensionArray = pd.array(values, dtype=dtype)  # type: ignore[call-overload]
+    return made
 
 
 def _tasks(experiments: pd.Series, datasets: Sequence[str | None]) -> list[str]:

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.mlflow_store import MlflowStore, origin
-from mlflow_meta.trials import Direction, Objective, Suggestion
+from mlflow_meta.trials import Objective, Suggestion
 
 _SUGGESTED = [
     "run_id",
@@ -80,7 +80,7 @@ def schedule(
         **origin(),
         **tags,
         names.RANK: str(suggestion.rank),
-        names.METRIC: objective.metric,
+        **_objective_tags(objective),
         "mlflow.note.content": note,
     }
     run = store.client.create_run(experiment.experiment_id, tags=all_tags, run_name=name)
@@ -113,7 +113,7 @@ def share_view(
     """
     (experiment,) = store.experiments([experiment_name])
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_std", objective.metric]
+    metrics = [predicted, f"{predicted}_std", *objective.spellings]
     columns = [
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
@@ -197,33 +197,49 @@ def suggested_configs(store: MlflowStore, experiment_name: str) -> list[dict[str
 
 @translated
 def suggested_objectives(store: MlflowStore, experiment_name: str) -> list[Objective]:
-    """What the suggestions in an experiment were to improve."""
+    """What the suggestions in an experiment were to improve; of one metric, what the last was."""
     (experiment,) = store.experiments([experiment_name])
     runs = store.runs([experiment.experiment_id], f"tags.`{names.RANK}` != ''")
-    stated = {
-        run.data.tags[names.METRIC]: run.data.tags[names.DIRECTION]
-        for run in runs
-        if names.METRIC in run.data.tags and names.DIRECTION in run.data.tags
-    }
-    return [Objective(metric=m, direction=Direction(d)) for m, d in sorted(stated.items())]
+    stated = {}
+    for run in sorted(runs, key=lambda run: run.info.start_time):
+        tags = run.data.tags
+        if names.METRIC in tags and names.DIRECTION in tags:
+            stated[tags[names.METRIC]] = _objective_of(tags)
+    return [stated[metric] for metric in sorted(stated)]
+
+
+def _objective_tags(objective: Objective) -> dict[str, str]:
+    tags = {names.METRIC: objective.metric, names.DIRECTION: objective.direction.value}
+    if objective.aliases:
+        tags[names.ALIASES] = json.dumps(objective.aliases)
+    if objective.at != "last":
+        tags[names.AT] = objective.at
+    return tags
+
+
+def _objective_of(tags: Mapping[str, str]) -> Objective:
+    data = {"metric": tags[names.METRIC], "direction": tags[names.DIRECTION]}
+    aliases = json.loads(tags.get(names.ALIASES, "[]"))
+    return Objective.from_dict({**data, "aliases": aliases, "at": tags.get(names.AT, "last")})
 
 
 @translated
-def suggested(store: MlflowStore, experiment_name: str, metric: str) -> pd.DataFrame:
+def suggested(store: MlflowStore, experiment_name: str, objective: Objective) -> pd.DataFrame:
     """What was suggested for an experiment, what was predicted, and what came of it.
 
     Returns:
-        One row for each run suggested for `metric`, the newest suggestion first and each in
-        the order of ranks: `run_id`, `name`, `rank`, `status`, `created` (UTC), `version` (of
-        the meta-model), `predicted`, `std`, `low`, `high` (80% interval) and `got`; in the
-        metric's own units, NaN for what is not known yet. And `params.<name>` as texts.
+        One row for each run suggested for the objective's metric, the newest suggestion first and
+        each in the order of ranks: `run_id`, `name`, `rank`, `status`, `created` (UTC), `version`
+        (of the meta-model), `predicted`, `std`, `low`, `high` (80% interval) and `got`, the last
+        value; in the metric's own units, NaN for what is not known yet. And `params.<name>` as
+        texts.
     """
     (experiment,) = store.experiments([experiment_name])
     runs = store.runs([experiment.experiment_id], "")
     rows = [
-        _suggested_row(run, metric)
+        _suggested_row(run, objective)
         for run in runs
-        if run.data.tags.get(names.METRIC) == metric
+        if run.data.tags.get(names.METRIC) == objective.metric
         and run.data.tags.get(names.RANK, "").isdecimal()
     ]
     frame = pd.DataFrame(rows, columns=None if rows else _SUGGESTED)
@@ -232,9 +248,10 @@ def suggested(store: MlflowStore, experiment_name: str, metric: str) -> pd.DataF
     return ordered.drop(columns=["last", "batch"]).reset_index(drop=True)
 
 
-def _suggested_row(run: Run, metric: str) -> dict[str, object]:
+def _suggested_row(run: Run, objective: Objective) -> dict[str, object]:
     metrics, tags = run.data.metrics, run.data.tags
-    predicted = names.PREDICTED + metric
+    predicted = names.PREDICTED + objective.metric
+    got = [metrics[name] for name in objective.spellings if np.isfinite(metrics.get(name, np.nan))]
     return {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
@@ -247,7 +264,7 @@ def _suggested_row(run: Run, metric: str) -> dict[str, object]:
         "std": metrics.get(f"{predicted}_std", np.nan),
         "low": metrics.get(f"{predicted}_low", np.nan),
         "high": metrics.get(f"{predicted}_high", np.nan),
-        "got": metrics.get(metric, np.nan) if run.info.status == "FINISHED" else np.nan,
+        "got": got[0] if got and run.info.status == "FINISHED" else np.nan,
         **{f"params.{k}": v for k, v in _own_params(run).items()},
     }
 

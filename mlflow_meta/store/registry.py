@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +14,18 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
+from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import NoModel, StoreRefused
 from mlflow_meta.models import ZOO, MetaModel
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.mlflow_store import MlflowStore
-from mlflow_meta.trials import Direction, Objective
+from mlflow_meta.trials import Objective
 
 _PACKAGE = Path(__file__).parent.parent
 _FILES = "meta_model"
@@ -33,26 +36,37 @@ _REQUIREMENTS = ("lightgbm", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-lea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
+class Packed:
+    """A meta-model, with all that searching with it needs.
+
+    Attributes:
+        model: The meta-model itself.
+        kind: Its kind in the zoo.
+        objective: What it predicts.
+        harvest_run_id: The harvest that it has learned from.
+        tasks_by: What made trials comparable, as `MetaDataset.with_tasks` takes it.
+    """
+
+    model: MetaModel
+    kind: str
+    objective: Objective
+    harvest_run_id: str
+    tasks_by: str = DEFAULT_TASKS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered(Packed):
     """A meta-model in the registry.
 
     Attributes:
         name: The registered model's name.
         version: Which version of it.
         run_id: The training run.
-        kind: Its kind in the zoo.
-        objective: What it predicts.
-        harvest_run_id: The harvest that it has learned from.
-        model: The meta-model itself.
     """
 
     name: str
     version: str
     run_id: str
-    kind: str
-    objective: Objective
-    harvest_run_id: str
-    model: MetaModel
 
 
 def model_name(metric: str) -> str:
@@ -60,26 +74,29 @@ def model_name(metric: str) -> str:
     return f"mlflow-meta-{metric.replace('/', '-').replace(':', '-')}"
 
 
-def pack(
-    model: MetaModel, *, kind: str, objective: Objective, harvest_run_id: str
-) -> dict[str, bytes]:
-    """All that serving and searching need, as file name -> content."""
+def pack(packed: Packed) -> dict[str, bytes]:
+    """The files of a meta-model, as file name -> content."""
     card = {
-        "kind": kind,
-        "metric": objective.metric,
-        "direction": objective.direction.value,
-        "harvest_run_id": harvest_run_id,
+        "kind": packed.kind,
+        "objective": packed.objective.to_dict(),
+        "harvest_run_id": packed.harvest_run_id,
+        "tasks_by": packed.tasks_by,
     }
-    return {_CARD: json.dumps(card, indent=1).encode(), **model.save()}
+    return {_CARD: json.dumps(card, indent=1).encode(), **packed.model.save()}
 
 
-def unpack(files: Mapping[str, bytes]) -> tuple[MetaModel, str, Objective, str]:
-    """Inverse of `pack`: the model, its kind, its objective and its harvest's run id."""
+def unpack(files: Mapping[str, bytes]) -> Packed:
+    """Inverse of `pack`."""
     card = json.loads(files[_CARD])
     model = ZOO[card["kind"]]()
     model.load(files)
-    objective = Objective(metric=card["metric"], direction=Direction(card["direction"]))
-    return model, card["kind"], objective, card["harvest_run_id"]
+    return Packed(
+        model=model,
+        kind=card["kind"],
+        objective=Objective.from_dict(card["objective"]),
+        harvest_run_id=card["harvest_run_id"],
+        tasks_by=card["tasks_by"],
+    )
 
 
 @translated
@@ -120,7 +137,7 @@ def register(
     Returns:
         The new version.
     """
-    objective = unpack(files)[2]
+    objective = unpack(files).objective
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, _FILES)
         data.mkdir()
@@ -160,31 +177,44 @@ def champion(
     Raises:
         NoModel: If there is none, or several and it was not said which.
     """
-    wanted = name or (model_name(metric) if metric else _only_model(store))
-    try:
-        version = store.client.get_model_version_by_alias(wanted, names.CHAMPION)
-    except MlflowException as error:
-        if error.error_code not in _ABSENT:
-            raise  # a server that refuses or fails has not said that there is no model
-        what = f"for the metric {metric!r} " if metric else ""
-        raise NoModel(
-            f"There is no meta-model {what}yet: the registry has no {wanted!r} with the alias "
-            f"{names.CHAMPION!r}. Run `mlflow-meta train"
-            + (f" --metric {metric}`." if metric else "`.")
-        ) from error
+    wanted, version = _champion_version(store, metric, name)
     with tempfile.TemporaryDirectory() as scratch:
         path = f"{names.MODEL_FOLDER}/artifacts/{_FILES}"
         folder = Path(store.client.download_artifacts(str(version.run_id), path, scratch))
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    model, kind, objective, harvest_run_id = unpack(files)
+    packed = unpack(files)
     return Registered(
         name=wanted,
         version=str(version.version),
         run_id=str(version.run_id),
-        kind=kind,
-        objective=objective,
-        harvest_run_id=harvest_run_id,
-        model=model,
+        model=packed.model,
+        kind=packed.kind,
+        objective=packed.objective,
+        harvest_run_id=packed.harvest_run_id,
+        tasks_by=packed.tasks_by,
+    )
+
+
+def _champion_version(
+    store: MlflowStore, metric: str | None, name: str | None
+) -> tuple[str, ModelVersion]:
+    """The registered model's name, and its version with the alias."""
+    if name or metric is None:
+        tried = [name or _only_model(store)]
+    else:
+        # Of a metric's several spellings the first names the model; a comma may be in a name too.
+        tried = list(dict.fromkeys(model_name(m) for m in (metric, metric.partition(",")[0])))
+    for wanted in tried:
+        try:
+            return wanted, store.client.get_model_version_by_alias(wanted, names.CHAMPION)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise  # a server that refuses or fails has not said that there is no model
+    what = f"for the metric {metric!r} " if metric else ""
+    raise NoModel(
+        f"There is no meta-model {what}yet: the registry has no {tried[-1]!r} with the alias "
+        f"{names.CHAMPION!r}. Run `mlflow-meta train"
+        + (f" --metric {shlex.quote(metric)}`." if metric else "`.")
     )
 
 

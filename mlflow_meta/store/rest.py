@@ -1,0 +1,392 @@
+"""Reading runs from a tracking server, page by page, several pages at a time.
+
+Pages are found by keys: each asks for the runs of a window of start times, the earliest first, and
+the next one begins where it ended. MLflow's own page tokens are offsets, which skip a run for every
+one that is deleted while they are followed. A start time never changes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.service_pb2 import SearchRuns
+from mlflow.utils.proto_json_utils import message_to_json
+from mlflow.utils.rest_utils import http_request
+from requests.exceptions import RequestException
+
+from mlflow_meta.errors import StoreRefused, Unreachable
+from mlflow_meta.store.runs import (
+    INFOS,
+    INPUTS,
+    KEY,
+    METRICS,
+    TEXTS,
+    Runs,
+    joined,
+    relevant,
+    shortened,
+)
+
+PAGE = 500  # runs of one request: some 3 MB, and a second of the server's time
+LARGEST_PAGE = 50_000  # MLflow's own limit; for runs that all began in the same millisecond
+SIDE_BY_SIDE = 4  # requests at a time: as many as `mlflow server` has workers by default
+IDS = 100  # run ids in one filter
+ATTEMPTS = 6
+FIRST_WAIT_S = 0.1  # before the second attempt; doubled before each further one
+FINAL = (401, 403, 404)  # answers that asking again does not change
+CONTEXT_TAG = "mlflow.data.context"
+
+Ask = Callable[[dict[str, Any]], bytes]
+Check = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Runs that began in `low_ms <= start <= high_ms`; None is without end."""
+
+    low_ms: int | None
+    high_ms: int | None
+    page: int = PAGE
+
+    def filter(self) -> str:
+        """As MLflow's filter string."""
+        ends = ((">=", self.low_ms), ("<=", self.high_ms))
+        return " and ".join(f"attributes.start_time {op} {ms}" for op, ms in ends if ms is not None)
+
+
+def over(client: MlflowClient) -> Ask:
+    """How to ask for a page: of a server by HTTP, of a database by MLflow's own store."""
+    store = client._tracking_client.store
+    credentials = getattr(store, "get_host_creds", None)
+
+    def by_http(body: dict[str, Any]) -> bytes:
+        answer = http_request(
+            credentials(),  # type: ignore[misc]
+            "/api/2.0/mlflow/runs/search",
+            "POST",
+            max_retries=0,  # the caller asks again, for more reasons than MLflow does
+            raise_on_status=False,
+            json=body,
+        )
+        if answer.status_code != 200:
+            raise MlflowException(
+                f"{answer.status_code} {answer.text[:200]}", error_code=_code(answer.status_code)
+            )
+        return bytes(answer.content)
+
+    def by_store(body: dict[str, Any]) -> bytes:
+        view = ViewType.from_string(body["run_view_type"].removesuffix("_ONLY").lower() + "_only")
+        runs = store.search_runs(
+            body["experiment_ids"], body["filter"], view, body["max_results"], body["order_by"]
+        )
+        message = SearchRuns.Response()
+        message.runs.extend(run.to_proto() for run in runs)
+        return str(message_to_json(message)).encode()
+
+    return by_http if credentials else by_store
+
+
+def read_rest(ask: Ask, experiment_ids: Sequence[str], check: Check = lambda _: None) -> Runs:
+    """The active runs of some experiments.
+
+    Args:
+        ask: See `over`.
+        experiment_ids: Which.
+        check: Called with how many runs have been read so far; what it raises ends the reading.
+
+    Raises:
+        Unreachable: If the server does not answer, after several attempts.
+        StoreRefused: If this user may not read.
+    """
+    return (
+        joined(_pages(ask, experiment_ids, [Window(None, None)], check))
+        if experiment_ids
+        else (Runs.empty())
+    )
+
+
+def read_changed(
+    ask: Ask,
+    experiment_ids: Sequence[str],
+    *,
+    since_ms: int,
+    open_ids: Sequence[str],
+    check: Check = lambda _: None,
+) -> Runs:
+    """The active runs that began or ended since a time, and of those that were open then.
+
+    Raises:
+        Unreachable: If the server does not answer, after several attempts.
+    """
+    if not experiment_ids:
+        return Runs.empty()
+    filters = [
+        f"attributes.end_time >= {since_ms}",
+        *(
+            "attributes.run_id IN ({})".format(", ".join(f"'{run_id}'" for run_id in part))
+            for part in _parts(open_ids, IDS)
+        ),
+    ]
+    pages = _pages(ask, experiment_ids, [Window(since_ms, None)], check)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        fixed = pool.map(lambda text: list(_passing(ask, experiment_ids, text)), filters)
+        return joined([*pages, *chain.from_iterable(fixed)])
+
+
+def _passing(ask: Ask, experiment_ids: Sequence[str], text: str) -> Iterator[Runs]:
+    """The runs that pass a filter, by windows of their start."""
+    todo = deque([Window(None, None)])
+    while todo:
+        part = todo.popleft()
+        runs, rest = _page(ask, experiment_ids, part, text)
+        yield runs
+        todo.extend(rest)
+
+
+def _pages(
+    ask: Ask, experiment_ids: Sequence[str], windows: Iterable[Window], check: Check
+) -> list[Runs]:
+    """The pages of some windows, read side by side."""
+    pages: list[Runs] = []
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+
+        def fetch(window: Window) -> Future[tuple[Runs, list[Window]]]:
+            return pool.submit(_page, ask, experiment_ids, window)
+
+        pending = {fetch(window) for window in windows}
+        try:
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    page, rest = future.result()
+                    pages.append(page)
+                    pending |= {fetch(window) for window in rest}
+                check(sum(map(len, pages)))
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
+    return pages
+
+
+def _page(
+    ask: Ask, experiment_ids: Sequence[str], window: Window, also: str = ""
+) -> tuple[Runs, list[Window]]:
+    """The first runs of a window, and the windows that are left to read."""
+    body = {
+        "experiment_ids": list(experiment_ids),
+        "filter": " and ".join(text for text in (window.filter(), also) if text),
+        "run_view_type": "ACTIVE_ONLY",
+        "max_results": window.page,
+        "order_by": ["attributes.start_time ASC"],
+    }
+    runs = _answered(ask, body)
+    if len(runs) < window.page:
+        return _columns(runs), []
+    starts = [run.info.start_time for run in runs]
+    last = starts[-1]
+    if last == starts[0]:  # the next page would be the same
+        if window.page >= LARGEST_PAGE:
+            raise StoreRefused(
+                f"More than {LARGEST_PAGE} runs began at the same time ({last} ms): they can't be "
+                "told apart over REST. Pass --store-uri with the address of the database."
+            )
+        return _columns(runs), [Window(last, window.high_ms, min(8 * window.page, LARGEST_PAGE))]
+    high = window.high_ms
+    if high is None:
+        # Two halves where most of what is left may lie, and one for what has begun meanwhile.
+        high = max(int(time.time() * 1000), last + 1)
+        rest = [Window(high + 1, None)]
+    else:
+        rest = []
+    cuts = np.linspace(last - 1, high, (SIDE_BY_SIDE if rest else 2) + 1).astype(np.int64)
+    cuts[-1] = high
+    spans = pairwise(cuts.tolist())
+    return _columns(runs), [*(Window(a + 1, b) for a, b in spans if b > a), *rest]
+
+
+def _answered(ask: Ask, body: dict[str, Any]) -> list[_Run]:
+    """The answer to a request that may be repeated as often as it takes."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return _decoded(ask(body))
+        except (MlflowException, RequestException, ValueError, OSError) as error:
+            status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
+            if status in FINAL:
+                raise
+            failure = " ".join(str(error).split())[:300]
+            time.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1))
+    raise Unreachable(
+        f"The tracking server did not answer {ATTEMPTS} times: {failure}. Nothing was written; "
+        "run the same command again when it is back."
+    )
+
+
+class _Item(msgspec.Struct, gc=False):
+    key: str = ""
+    value: str | None = ""
+
+
+class _Point(msgspec.Struct, gc=False):
+    key: str = ""
+    value: float | str | None = 0.0  # protobuf writes NaN and infinities as texts
+    timestamp: int = 0
+    step: int = 0
+
+
+class _Dataset(msgspec.Struct, gc=False):
+    name: str = ""
+    digest: str = ""
+    schema: str | None = None
+    profile: str | None = None
+
+
+class _Input(msgspec.Struct):
+    dataset: _Dataset = msgspec.field(default_factory=_Dataset)
+    tags: list[_Item] = []
+
+
+class _Inputs(msgspec.Struct):
+    dataset_inputs: list[_Input] = []
+
+
+class _Data(msgspec.Struct):
+    params: list[_Item] = []
+    tags: list[_Item] = []
+    metrics: list[_Point] = []
+
+
+class _Info(msgspec.Struct, gc=False):
+    run_id: str
+    experiment_id: str
+    status: str = "RUNNING"
+    start_time: int = 0
+    end_time: int | None = None
+
+
+class _Run(msgspec.Struct):
+    info: _Info
+    data: _Data = msgspec.field(default_factory=_Data)
+    inputs: _Inputs = msgspec.field(default_factory=_Inputs)
+
+
+class _Answer(msgspec.Struct):
+    runs: list[_Run] = []
+
+
+_DECODER = msgspec.json.Decoder(_Answer, strict=False)
+
+
+def _decoded(content: bytes) -> list[_Run]:
+    try:
+        return _DECODER.decode(content).runs
+    except msgspec.DecodeError:
+        # Python's own parser takes what JSON forbids and some server wrote: NaN, half a character.
+        text = content.decode("utf-8", "replace")
+        plain = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
+        raw = msgspec.json.decode(_without_nan(plain))
+        return msgspec.convert(raw, _Answer, strict=False).runs
+
+
+def _without_nan(content: bytes) -> bytes:
+    for word in (b"NaN", b"-Infinity", b"Infinity"):
+        content = content.replace(b": " + word, b': "' + word + b'"')
+    return content
+
+
+def _columns(runs: Sequence[_Run]) -> Runs:
+    infos = [run.info for run in runs]
+    inputs = [run.inputs.dataset_inputs for run in runs]
+    datasets = list(chain.from_iterable(inputs))
+    return Runs(
+        infos=pa.table(
+            [
+                [info.run_id for info in infos],
+                [info.experiment_id for info in infos],
+                [info.status for info in infos],
+                [info.start_time for info in infos],
+                [info.end_time or None for info in infos],
+            ],
+            schema=INFOS,
+        ),
+        params=shortened(_texts([run.data.params for run in runs])),
+        tags=relevant(_texts([run.data.tags for run in runs])),
+        metrics=_points([run.data.metrics for run in runs]),
+        inputs=pa.table(
+            [
+                _owners(inputs),
+                _coded([item.dataset.name for item in datasets]),
+                _coded([item.dataset.digest for item in datasets]),
+                _coded([item.dataset.schema or "" for item in datasets]),
+                _coded([item.dataset.profile or "" for item in datasets]),
+                _coded([_context(item) for item in datasets]),
+            ],
+            schema=INPUTS,
+        ),
+    )
+
+
+def _texts(rows: Sequence[Sequence[_Item]]) -> pa.Table:
+    items = list(chain.from_iterable(rows))
+    columns = [
+        _owners(rows),
+        _coded([item.key for item in items]),
+        pa.array([item.value or "" for item in items], pa.string()),
+    ]
+    return pa.table(columns, schema=TEXTS)
+
+
+def _points(rows: Sequence[Sequence[_Point]]) -> pa.Table:
+    points = list(chain.from_iterable(rows))
+    columns = [
+        _owners(rows),
+        _coded([point.key for point in points]),
+        pa.array([_number(point.value) for point in points], pa.float64()),
+        pa.array([point.timestamp for point in points], pa.int64()),
+        pa.array([point.step for point in points], pa.int64()),
+    ]
+    return pa.table(columns, schema=METRICS)
+
+
+def _owners(rows: Sequence[Sequence[object]]) -> pa.Array:
+    counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    return pa.array(np.repeat(np.arange(len(rows), dtype=np.int32), counts))
+
+
+def _coded(texts: list[str]) -> pa.Array:
+    return pa.array(texts, pa.string()).dictionary_encode().cast(KEY)
+
+
+def _number(value: float | str | None) -> float:
+    try:
+        return float(value if value is not None else "nan")
+    except ValueError:
+        return float("nan")
+
+
+def _context(item: _Input) -> str:
+    return next((tag.value or "" for tag in item.tags if tag.key == CONTEXT_TAG), "")
+
+
+def _parts(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _code(status: int) -> int:
+    from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, PERMISSION_DENIED, UNAUTHENTICATED
+
+    return {401: UNAUTHENTICATED, 403: PERMISSION_DENIED}.get(status, INTERNAL_ERROR)

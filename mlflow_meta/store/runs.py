@@ -1,0 +1,316 @@
+"""What was read of many runs, as columns: the form in which both readers hand runs over.
+
+n    runs
+m    items of one kind; an item is a param, tag, metric or data set
+run  position of an item's run in `infos`, int32 in [0, n)
+
+Both readers give the same tables to the byte: runs in the order of (start_time, run_id), items in
+the order of (key, run).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlflow_meta.store.secrets import redacted
+
+KEY = pa.dictionary(pa.int32(), pa.string())
+
+INFOS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("experiment_id", pa.string()),
+        ("status", pa.string()),
+        ("start_ms", pa.int64()),
+        ("end_ms", pa.int64()),  # null while it runs
+    ]
+)
+TEXTS = pa.schema([("run", pa.int32()), ("key", KEY), ("value", pa.string())])
+METRICS = pa.schema(
+    [
+        ("run", pa.int32()),
+        ("key", KEY),
+        ("value", pa.float64()),
+        ("timestamp_ms", pa.int64()),
+        ("step", pa.int64()),
+    ]
+)
+INPUTS = pa.schema(
+    [
+        ("run", pa.int32()),
+        ("key", KEY),  # the data set's name
+        ("digest", KEY),
+        ("schema", KEY),
+        ("profile", KEY),
+        ("context", KEY),  # what it was used for: train, eval, ...
+    ]
+)
+
+MLFLOW_TAGS = (
+    "mlflow.parentRunId",
+    "mlflow.log-model.history",
+    "mlflow.source.git.commit",
+    "mlflow.source.git.branch",
+    "mlflow.source.git.repoURL",
+    "mlflow.project.entryPoint",
+)
+"""The tags of MLflow's own that are read, beside those that start with `DATABRICKS_PREFIX`."""
+MLFLOW_PREFIX = "mlflow."
+DATABRICKS_PREFIX = "mlflow.databricks."
+HISTORY = "mlflow.log-model.history"
+
+MAX_CHARS = 250  # of a value that is kept as it is; a longer one is a document, not a choice
+CUT_CHARS = 6000  # MLflow cuts longer params without a word
+CUT_MARK = "cut by MLflow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """Runs and all that was logged in them.
+
+    Attributes:
+        infos: `(n,)` rows of `INFOS`.
+        params: `(m,)` rows of `TEXTS`.
+        tags: `(m,)` rows of `TEXTS`; MLflow's own only as far as `MLFLOW_TAGS` says.
+        metrics: `(m,)` rows of `METRICS`: the last value of each.
+        inputs: `(m,)` rows of `INPUTS`.
+    """
+
+    infos: pa.Table
+    params: pa.Table
+    tags: pa.Table
+    metrics: pa.Table
+    inputs: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.infos.num_rows)
+
+    @classmethod
+    def empty(cls) -> Runs:
+        """No run."""
+        return cls(**{name: schema.empty_table() for name, schema in _SCHEMAS.items()})
+
+    @property
+    def run_ids(self) -> pa.ChunkedArray:
+        """`(n,)` ids of the runs."""
+        return self.infos["run_id"]
+
+    def open_ids(self) -> list[str]:
+        """Ids of the runs that had not ended when they were read."""
+        over = pc.is_in(self.infos["status"], pa.array(["FINISHED", "FAILED", "KILLED"]))
+        return [str(run_id) for run_id in self.run_ids.filter(pc.invert(over)).to_pylist()]
+
+    def without(self, run_ids: Sequence[str]) -> Runs:
+        """These runs but for some."""
+        gone = pc.is_in(self.run_ids, pa.array(run_ids, pa.string()))
+        return self.rows(np.flatnonzero(~gone.to_numpy()))
+
+    def ended_before(self, time_ms: int) -> Runs:
+        """The runs that had begun and ended before a time."""
+        start, end = (self.infos[name].fill_null(0) for name in ("start_ms", "end_ms"))
+        return self.rows(np.flatnonzero((start.to_numpy() < time_ms) & (end.to_numpy() < time_ms)))
+
+    def rows(self, positions: np.ndarray) -> Runs:
+        """The runs at these positions, in this order; what else was logged follows its run."""
+        moved = np.full(len(self), -1, dtype=np.int32)
+        moved[positions] = np.arange(len(positions), dtype=np.int32)
+        items = {name: _moved(getattr(self, name), moved) for name in _ITEMS}
+        return Runs(infos=self.infos.take(pa.array(positions)), **items)
+
+    def in_order(self) -> Runs:
+        """Each run once, the one read last; runs and items in this module's order."""
+        ids = self.run_ids.to_numpy()
+        start = self.infos["start_ms"].fill_null(0).to_numpy()
+        order = np.lexsort((np.arange(len(ids)), ids.astype(str), start))
+        last = np.ones(len(order), dtype=bool)
+        last[:-1] = ids[order][1:] != ids[order][:-1]
+        runs = self if _is_range(order) and last.all() else self.rows(order[last])
+        tables = {name: _sorted(getattr(runs, name)) for name in _ITEMS}
+        return replace(runs, infos=runs.infos.combine_chunks(), **tables)
+
+    def to_bytes(self) -> bytes:
+        """All tables, one Arrow stream after the other."""
+        sink = io.BytesIO()
+        options = pa.ipc.IpcWriteOptions(compression="zstd", unify_dictionaries=True)
+        for name in _SCHEMAS:
+            with pa.ipc.new_stream(sink, _SCHEMAS[name], options=options) as stream:
+                stream.write_table(getattr(self, name))
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Runs:
+        """Inverse of `to_bytes`.
+
+        Raises:
+            ValueError: If the content is not what `to_bytes` writes, or of another version.
+        """
+        source = io.BytesIO(content)
+        tables = {}
+        for name, schema in _SCHEMAS.items():
+            try:
+                table = pa.ipc.open_stream(source).read_all()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ValueError(
+                    f"The table {name!r} of the runs can't be read: {error}"
+                ) from error
+            if table.schema != schema:
+                raise ValueError(
+                    f"The table {name!r} of the runs has other columns: {table.schema}"
+                )
+            tables[name] = table
+        return cls(**tables)
+
+
+def joined(parts: Sequence[Runs]) -> Runs:
+    """All runs of all parts, each once: where two parts have a run, it is the later part's."""
+    offsets = np.cumsum([0, *(len(part) for part in parts)])
+    tables = {"infos": pa.concat_tables([INFOS.empty_table(), *(part.infos for part in parts)])}
+    for name in _ITEMS:
+        shifted = [
+            _with_runs(getattr(part, name), getattr(part, name)["run"].to_numpy() + int(offset))
+            for part, offset in zip(parts, offsets, strict=False)
+        ]
+        tables[name] = pa.concat_tables([_SCHEMAS[name].empty_table(), *shifted])
+    return Runs(**tables).in_order()
+
+
+def shortened(params: pa.Table) -> pa.Table:
+    """Long params by their first characters and a hash: what a reader keeps of them."""
+    return _replaced(params, pc.greater(pc.utf8_length(params["value"]), MAX_CHARS), _brief)
+
+
+def relevant(tags: pa.Table) -> pa.Table:
+    """The tags that are kept: MLflow's own that we read, and those of users that are short."""
+    key = tags["key"].cast(pa.string())
+    history = pc.equal(key, HISTORY)
+    of_mlflow = pc.starts_with(key, MLFLOW_PREFIX)
+    read = pc.or_(pc.is_in(key, pa.array(MLFLOW_TAGS)), pc.starts_with(key, DATABRICKS_PREFIX))
+    short = pc.less_equal(pc.utf8_length(tags["value"]), MAX_CHARS)
+    kept = pc.or_(read, pc.and_(pc.invert(of_mlflow), short))
+    return _replaced(tags.filter(kept), history.filter(kept), _newest_model)
+
+
+def _replaced(table: pa.Table, mask: pa.ChunkedArray, change: Callable[[str], str]) -> pa.Table:
+    """`change` applied to the values where `mask` holds."""
+    if not pc.any(mask).as_py():
+        return table
+    value = table["value"].cast(pa.string()).combine_chunks()
+    chosen = mask.combine_chunks()
+    changed = pa.array([change(text) for text in value.filter(chosen).to_pylist()], pa.string())
+    return table.set_column(
+        table.column_names.index("value"), "value", pc.replace_with_mask(value, chosen, changed)
+    )
+
+
+def _newest_model(history: str) -> str:
+    """What `inputs` reads of the models that a run logged; the whole may be as long as a book."""
+    try:
+        models = json.loads(history)
+    except (ValueError, RecursionError):
+        return ""
+    known = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+    if not known:
+        return ""
+    newest = next((model for model in reversed(known) if model.get("signature")), known[-1])
+    kept = {name: newest.get(name) for name in ("signature", "flavors", "mlflow_version")}
+    return json.dumps([kept], sort_keys=True)
+
+
+def _brief(text: str) -> str:
+    cut = f", {CUT_MARK}" if len(text) == CUT_CHARS else ""
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+    return f"{text[:100]} ... [{len(text)} characters{cut}, {digest}]"
+
+
+_SCHEMAS = {
+    "infos": INFOS,
+    "params": TEXTS,
+    "tags": TEXTS,
+    "metrics": METRICS,
+    "inputs": INPUTS,
+}
+_ITEMS = tuple(field.name for field in fields(Runs) if field.name != "infos")
+
+
+def by_key(table: pa.Table) -> Iterator[tuple[str, np.ndarray, pa.Array]]:
+    """Each key of an ordered table with the runs, `(m,)`, and the values, `(m,)`, that it has."""
+    if not table.num_rows:
+        return
+    key = table["key"].combine_chunks()
+    runs, values = table["run"].to_numpy(), table["value"].combine_chunks()
+    codes = key.indices.to_numpy()
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    for start, end in pairwise(starts):
+        yield key.dictionary[int(codes[start])].as_py(), runs[start:end], values[start:end]
+
+
+def without_secrets(runs: Runs) -> Runs:
+    """The runs, in order, with the secrets among their params and tags redacted."""
+    return replace(runs, params=_redacted(runs.params), tags=_redacted(runs.tags))
+
+
+def _redacted(table: pa.Table) -> pa.Table:
+    parts = [redacted(key, values)[0] for key, _, values in by_key(table)]
+    if not parts:
+        return table
+    return table.set_column(2, TEXTS.field("value"), pa.chunked_array(parts).combine_chunks())
+
+
+def _with_runs(table: pa.Table, runs: np.ndarray) -> pa.Table:
+    return table.set_column(0, INPUTS.field("run"), pa.array(runs.astype(np.int32, copy=False)))
+
+
+def _moved(table: pa.Table, moved: np.ndarray) -> pa.Table:
+    """The items whose run is still there, under its new position; `moved` is `(n,)`, -1: gone."""
+    runs = moved[table["run"].to_numpy()]
+    kept = runs >= 0
+    if kept.all():
+        return _with_runs(table, runs)
+    return _with_runs(table.filter(pa.array(kept)), runs[kept])
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """By (key, run); points of a curve also by (step, time). Keys without use are dropped."""
+    table = table.combine_chunks().unify_dictionaries()
+    if not table.num_rows:
+        return table.schema.empty_table()
+    coded = [name for name in table.column_names if table.schema.field(name).type == KEY]
+    ranks = {}
+    for name in coded:
+        table, ranks[name] = _recoded(table, name)
+    runs = table["run"].to_numpy().astype(np.int64)
+    position = ranks["key"].astype(np.int64) * (int(runs.max()) + 1) + runs
+    if "digest" in table.column_names:
+        order = np.lexsort((ranks["context"], ranks["digest"], position))
+    else:
+        order = np.argsort(position, kind="stable")
+    return table if _is_range(order) else table.take(pa.array(order))
+
+
+def _recoded(table: pa.Table, name: str) -> tuple[pa.Table, np.ndarray]:
+    """A column whose dictionary has the texts in use and no other, sorted; and its codes."""
+    column = table[name].combine_chunks()
+    codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    texts = column.dictionary.to_numpy(zero_copy_only=False)
+    used = np.unique(codes[codes >= 0])
+    sorted_texts, inverse = np.unique(texts[used].astype(object), return_inverse=True)
+    recode = np.full(len(texts) + 1, -1, dtype=np.int32)
+    recode[used] = inverse
+    fresh = recode[codes]
+    made = pa.DictionaryArray.from_arrays(
+        pa.array(fresh, mask=fresh < 0), pa.array(sorted_texts, pa.string())
+    )
+    return table.set_column(table.column_names.index(name), name, made), fresh
+
+
+def _is_range(order: np.ndarray) -> bool:
+    return bool((np.diff(order) == 1).all()) and (not len(order) or order[0] == 0)
