@@ -115,7 +115,7 @@ def read_rest(ask: Ask, experiment_ids: Sequence[str], check: Check = lambda _: 
     return (
         joined(_pages(ask, experiment_ids, [Window(None, None)], check))
         if experiment_ids
-        else (Runs.empty())
+        else Runs.empty()
     )
 
 
@@ -135,26 +135,26 @@ def read_changed(
     if not experiment_ids:
         return Runs.empty()
     filters = [
-        f"attributes.end_time >= {since_ms}",
+        f"attributes.end_time >= {since_ms} and attributes.start_time < {since_ms}",
         *(
             "attributes.run_id IN ({})".format(", ".join(f"'{run_id}'" for run_id in part))
             for part in _parts(open_ids, IDS)
         ),
     ]
-    pages = _pages(ask, experiment_ids, [Window(since_ms, None)], check)
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        fixed = pool.map(lambda text: list(_passing(ask, experiment_ids, text)), filters)
-        return joined([*pages, *chain.from_iterable(fixed)])
+        found = [pool.submit(_passing, ask, experiment_ids, text) for text in filters]
+        begun = _pages(ask, experiment_ids, [Window(since_ms, None)], check)
+        return joined([*begun, *chain.from_iterable(future.result() for future in found)])
 
 
-def _passing(ask: Ask, experiment_ids: Sequence[str], text: str) -> Iterator[Runs]:
+def _passing(ask: Ask, experiment_ids: Sequence[str], text: str) -> list[Runs]:
     """The runs that pass a filter, by windows of their start."""
-    todo = deque([Window(None, None)])
+    found, todo = [], deque([Window(None, None)])
     while todo:
-        part = todo.popleft()
-        runs, rest = _page(ask, experiment_ids, part, text)
-        yield runs
+        runs, rest = _page(ask, experiment_ids, todo.popleft(), text)
+        found.append(runs)
         todo.extend(rest)
+    return found
 
 
 def _pages(

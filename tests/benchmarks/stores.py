@@ -113,7 +113,8 @@ def change(uri: str, share: float, *, now_ms: int, seed: int = 1) -> int:
     """Let a store of `fill_*` age a little, as MLflow would write it.
 
     Of `share` of the runs half are new and have finished, a quarter were open and have finished
-    since, and a quarter are new and open. They end within the last second before `now_ms`.
+    since, and a quarter are new and open. New ones begin in the last two seconds before `now_ms`;
+    all that end do so in the last one.
 
     Returns:
         How many runs are finished that were not.
@@ -140,7 +141,7 @@ def change(uri: str, share: float, *, now_ms: int, seed: int = 1) -> int:
             database.end_run(run_uuid, end_ms)
         n_new = n_changed // 2
         n_open = n_changed - n_new - len(closing_now)
-        starts_ms = np.sort(now_ms - 1000 - rng.integers(0, 600_000, n_new + n_open))
+        starts_ms = np.sort(now_ms - 1000 - rng.integers(0, 1000, n_new + n_open))
         ends = now_ms - rng.integers(0, 1000, n_new + n_open)
         is_open = np.arange(n_new + n_open) >= n_new
         _insert(database, _runs(datasets, starts_ms, ends, is_open, rng))
