@@ -224,14 +224,14 @@ def test_a_harvest_killed_anywhere_leaves_nothing_that_the_next_one_takes_for_wh
         "from mlflow_meta.services.harvest import harvest\n"
         "store = MlflowStore(sys.argv[1])\n"
         "store.database = None\n"
-        "method = getattr(store, sys.argv[2])\n"
+        "method = getattr(store.own, sys.argv[2])\n"
         "def die(*args, **kwargs):\n"
         "    if sys.argv[3] == 'after': method(*args, **kwargs)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "setattr(store, sys.argv[2], die)\n"
+        "setattr(store.own, sys.argv[2], die)\n"
         "harvest(store)\n"
     )
-    for method in ("_create_own_run", "log_files", "log", "end"):
+    for method in ("_create", "log_files", "log", "end"):
         for moment in ("before", "after"):
             if (method, moment) == ("end", "after"):
                 continue  # then it is whole

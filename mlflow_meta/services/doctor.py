@@ -105,7 +105,7 @@ def _may_write(store: MlflowStore, dry_run: bool) -> Check:
     if dry_run:
         return Check(name="may write", ok=True, finding="not tried (--dry-run)")
     try:
-        store.try_writing()
+        store.own.try_writing()
     except StoreError as error:
         return Check(name="may write", ok=False, finding=str(error))
     return Check(name="may write", ok=True, finding="yes, tried on the experiment mlflow-meta")

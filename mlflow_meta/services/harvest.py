@@ -136,9 +136,9 @@ def _write(
     if store.database is None:
         files[names.RUNS_FILE] = snapshot.runs.to_bytes()
         tags |= snapshot.tags(_selection(experiment_names))
-    with store.own_run("harvest", tags) as run_id:
-        store.log_files(run_id, files)
-        store.log(
+    with store.own.run("harvest", tags) as run_id:
+        store.own.log_files(run_id, files)
+        store.own.log(
             run_id,
             params={"experiments": ",".join(experiment_names)[:500] or "all"},
             metrics={

@@ -101,8 +101,8 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     progress("comparing them on tasks that they have not seen")
     table = _table(candidates, trials)
     progress(f"registering {name}")
-    with store.own_run(f"train {objective.metric}", {names.KIND: "train"}) as run_id:
-        store.log(
+    with store.own.run(f"train {objective.metric}", {names.KIND: "train"}) as run_id:
+        store.own.log(
             run_id,
             params={
                 "model": best.name,
@@ -123,7 +123,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
                 if pd.notna(getattr(row, score))
             },
         )
-        store.log_files(
+        store.own.log_files(
             run_id,
             {
                 "candidates.csv": table.to_csv(index=False).encode(),

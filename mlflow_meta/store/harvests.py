@@ -51,12 +51,12 @@ def latest_snapshot(store: MlflowStore, selection: str) -> Snapshot | None:
     One that can't be read, because its artifact is gone or of another version, is none either: the
     next harvest reads everything.
     """
-    run = store.latest("harvest", {names.SELECTION: selection})
+    run = store.own.latest("harvest", {names.SELECTION: selection})
     if run is None:
         return None
     try:
         return Snapshot(
-            runs=Runs.from_bytes(store.file(run.info.run_id, names.RUNS_FILE)),
+            runs=Runs.from_bytes(store.own.file(run, names.RUNS_FILE)),
             read_at_ms=int(run.data.tags[names.READ_AT]),
             full_at_ms=int(run.data.tags[names.FULL_AT]),
             n_since_full=int(run.data.tags[names.SINCE_FULL]),

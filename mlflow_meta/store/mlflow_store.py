@@ -1,33 +1,28 @@
-"""The tracking store: the one place that reads and writes MLflow.
+"""The tracking store: where runs are read.
 
-Ownership. Here we write to runs of our own experiment only; suggested runs are the business of
-`queue`, models of `registry`. Nothing is ever deleted, and no run of others is changed.
-
-What may be retried. Reading, always. A run of ours says FINISHED last, so that what died half-way
-is never taken for whole: it stays RUNNING, or is marked FAILED.
+Ownership. Here nothing is written: runs of our own experiment are the business of `own_runs`,
+suggested runs of `queue`, models of `registry`. Nothing is ever deleted, and no run of others is
+changed. Reading may always be repeated.
 """
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunStatus, RunTag, ViewType
+from mlflow.entities import Experiment, Run, ViewType
 from sqlalchemy import make_url
 
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.errors import NothingToLearn, StoreRefused, Unreadable
+from mlflow_meta.errors import NothingToLearn, Unreadable
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import connect, is_database, translated
+from mlflow_meta.store.own_runs import OwnRuns
 from mlflow_meta.store.parse import to_dataset
 from mlflow_meta.store.rest import over, read_changed, read_rest
 from mlflow_meta.store.runs import Runs, joined, without_secrets
@@ -36,7 +31,6 @@ from mlflow_meta.store.sql import read_sql
 log = logging.getLogger(__name__)
 
 PAGE = 1000  # runs asked for at once
-BATCH = 100  # params, or tags, that MLflow takes in one request
 
 
 class MlflowStore:
@@ -50,6 +44,7 @@ class MlflowStore:
             store_uri: The server's database, where runs may be read faster than from the server.
         """
         self.uri, self.client = connect(tracking_uri)
+        self.own = OwnRuns(self.client)
         self.database = store_uri or (self.uri if is_database(self.uri) else None)
 
     @classmethod
@@ -201,92 +196,6 @@ class MlflowStore:
                 break
         return list(found.values())
 
-    # Our own runs
-
-    @contextmanager
-    def own_run(self, name: str, tags: Mapping[str, str]) -> Iterator[str]:
-        """A run in our own experiment: FINISHED when the block ends, FAILED when it raises."""
-        run_id = self._create_own_run(name, tags)
-        try:
-            yield run_id
-        except BaseException:
-            self.end(run_id, "FAILED")
-            raise
-        self.end(run_id, "FINISHED")
-
-    @translated
-    def _create_own_run(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self.client.create_run(
-            self._own_experiment(), tags={**origin(), **tags}, run_name=name
-        )
-        return str(run.info.run_id)
-
-    def _own_experiment(self) -> str:
-        experiment = self.client.get_experiment_by_name(names.PROJECT_EXPERIMENT)
-        if experiment is None:
-            return str(self.client.create_experiment(names.PROJECT_EXPERIMENT))
-        if experiment.lifecycle_stage != "active":
-            raise StoreRefused(
-                f"The experiment {names.PROJECT_EXPERIMENT!r}, where mlflow-meta keeps harvests "
-                "and models, was deleted. Restore it with `mlflow experiments restore "
-                f"--experiment-id {experiment.experiment_id}`."
-            )
-        return str(experiment.experiment_id)
-
-    @translated
-    def log(
-        self,
-        run_id: str,
-        *,
-        params: Mapping[str, object] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write params, metrics and tags to a run of ours."""
-        now_ms = int(time.time() * 1000)
-        pairs = [Param(key, str(value)) for key, value in (params or {}).items()]
-        for start in range(0, len(pairs), BATCH):
-            self.client.log_batch(run_id, params=pairs[start : start + BATCH])
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(key, value, now_ms, 0) for key, value in (metrics or {}).items()],
-            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
-        )
-
-    @translated
-    def log_files(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
-        """Write artifacts, as file name -> content, to a run of ours."""
-        with tempfile.TemporaryDirectory() as scratch:
-            for name, content in files.items():
-                Path(scratch, name).write_bytes(content)
-            self.client.log_artifacts(run_id, scratch, folder)
-
-    @translated
-    def file(self, run_id: str, path: str) -> bytes:
-        """The content of one artifact of a run."""
-        with tempfile.TemporaryDirectory() as scratch:
-            return Path(self.client.download_artifacts(run_id, path, scratch)).read_bytes()
-
-    @translated
-    def latest(self, kind: str, tags: Mapping[str, str] | None = None) -> Run | None:
-        """Our newest finished run of a kind, with these tags; None if there is none yet."""
-        experiment = self.client.get_experiment_by_name(names.PROJECT_EXPERIMENT)
-        if experiment is None or experiment.lifecycle_stage != "active":
-            return None
-        wanted = " and ".join(
-            [
-                "attributes.status = 'FINISHED'",
-                *(
-                    f"tags.`{key}` = '{text}'"
-                    for key, text in {names.KIND: kind, **(tags or {})}.items()
-                ),
-            ]
-        )
-        found = self.client.search_runs(
-            [experiment.experiment_id], wanted, max_results=1, order_by=["attributes.end_time DESC"]
-        )
-        return found[0] if found else None
-
     def dataset(self, run_id: str | None = None) -> tuple[str, MetaDataset]:
         """The meta-dataset of a harvest, with the harvest's run id; None for the newest.
 
@@ -294,27 +203,16 @@ class MlflowStore:
             NothingToLearn: If nothing was harvested yet.
         """
         if run_id is None:
-            newest = self.latest("harvest")
+            newest = self.own.latest("harvest")
             if newest is None:
                 raise NothingToLearn(
                     f"Nothing was harvested from {self.uri} yet. Run `mlflow-meta harvest` first."
                 )
-            run_id = newest.info.run_id
-        return run_id, MetaDataset.from_parquet(self.file(run_id, names.DATASET_FILE))
+            return newest.info.run_id, self._dataset(newest)
+        return run_id, self._dataset(run_id)
 
-    @translated
-    def end(self, run_id: str, status: str) -> None:
-        """End a run of ours, or one that a worker of ours has claimed."""
-        # The client's own `set_terminated` prints to standard output, which belongs to our caller.
-        self.client._tracking_client.store.update_run_info(
-            run_id, RunStatus.from_string(status), int(time.time() * 1000), None
-        )
-
-    @translated
-    def try_writing(self) -> None:
-        """Write a harmless tag to our own experiment, to see whether we may."""
-        experiment_id = self._own_experiment()
-        self.client.set_experiment_tag(experiment_id, "mlflow_meta.doctor", str(int(time.time())))
+    def _dataset(self, run: Run | str) -> MetaDataset:
+        return MetaDataset.from_parquet(self.own.file(run, names.DATASET_FILE))
 
     @translated
     def server_version(self) -> str:
@@ -327,16 +225,3 @@ class MlflowStore:
             self.client._tracking_client.store.get_host_creds(), "/version", "GET", timeout=10
         )
         return answer.text.strip() if answer.ok else "unknown"
-
-
-def origin() -> dict[str, str]:
-    """Tags that say where a run comes from, which MLflow's fluent API would set by itself."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = os.environ.get("LOGNAME", "unknown")
-    return {
-        "mlflow.user": user,
-        "mlflow.source.name": "mlflow-meta",
-        "mlflow.source.type": "LOCAL",
-    }

@@ -74,7 +74,7 @@ def to_dataset(
         **_dataset_columns(datasets, fact),
         **code,
     }
-    frame["task"] = _tasks(frame["experiment"], [datasets[i].name for i in fact])
+    frame["task"] = _tasks(frame["experiment"], [known.name for known in datasets], fact)
     frame = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
     left = np.flatnonzero(why.reason != "")
     infos = runs.infos.take(pa.array(left))
@@ -222,29 +222,52 @@ def _integers(rows: np.ndarray, values: np.ndarray, n: int) -> pd.Series:
 
 def _gathered(
     table: pa.Table, n: int, wanted: Callable[[str], bool]
-) -> list[tuple[tuple[str, object], ...]]:
-    """`n` tuples of the (key, value) pairs that a run has of the wanted keys."""
-    rows: list[list[tuple[str, object]]] = [[] for _ in range(n)]
-    for key, owners, values in by_key(table):
-        if wanted(key):
-            for run, value in zip(owners.tolist(), values.to_pylist(), strict=True):
-                rows[run].append((key, value))
-    return [tuple(row) for row in rows]
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """What runs have of the wanted keys: the distinct answers, and `(n,)` which one is a run's."""
+    groups = [group for group in by_key(table) if wanted(group[0])]
+    columns = [_codes(rows, values, n) for _, rows, values in groups]
+    of_run, first = _distinct(columns, n)
+    texts = [values.dictionary_encode().dictionary.to_pylist() for _, _, values in groups]
+    answers = [
+        {
+            key: known[column[run]]
+            for (key, _, _), known, column in zip(groups, texts, columns, strict=True)
+            if column[run] >= 0
+        }
+        for run in first.tolist()
+    ]
+    return answers, of_run
+
+
+def _codes(rows: np.ndarray, values: pa.Array, n: int) -> np.ndarray:
+    """`(n,)` places of the runs' values in the dictionary of `values`; -1 where a run has none."""
+    codes = np.full(n, -1, dtype=np.int64)
+    codes[rows] = values.dictionary_encode().indices.to_numpy()
+    return codes
+
+
+def _distinct(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows of columns `(n,)` of codes >= -1.
+
+    Returns:
+        `(n,)` which of them a row is, and the first row of each.
+    """
+    which = np.zeros(n, dtype=np.int64)
+    for column in columns:
+        both = which * (int(column.max(initial=-1)) + 2) + column + 1
+        which = np.unique(both, return_inverse=True)[1].ravel()
+    return which, np.unique(which, return_index=True)[1]
 
 
 def _hardware(runs: Runs) -> dict[str, object]:
     n = len(runs)
-    tags = _gathered(runs.tags, n, is_hardware)
-    system = _gathered(runs.metrics, n, lambda key: key.startswith(SYSTEM))
-    seen: dict[object, dict[str, str | int | float | bool]] = {}
-    rows = []
-    for pair in zip(tags, system, strict=True):
-        if pair not in seen:
-            seen[pair] = hardware_of(dict(pair[0]), dict(pair[1]))  # type: ignore[arg-type]
-        rows.append(seen[pair])
-    known = {name for facts in seen.values() for name in facts}
+    tags, by_tags = _gathered(runs.tags, n, is_hardware)
+    system, by_system = _gathered(runs.metrics, n, lambda key: key.startswith(SYSTEM))
+    of_run, first = _distinct([by_tags, by_system], n)
+    facts = [hardware_of(tags[by_tags[run]], system[by_system[run]]) for run in first.tolist()]
+    known = {name for fact in facts for name in fact}
     return {
-        f"hardware.{name}": _nullable([row.get(name) for row in rows], dtype)
+        f"hardware.{name}": _nullable([fact.get(name) for fact in facts], dtype).take(of_run)
         for name, dtype in _HARDWARE.items()
         if name in known
     }
@@ -254,11 +277,11 @@ def _code(runs: Runs) -> dict[str, object]:
     def wanted(key: str) -> bool:
         return key.startswith(("mlflow.source.git.", "mlflow.project.", DATABRICKS_PREFIX, HISTORY))
 
-    tags = _gathered(runs.tags, len(runs), wanted)
-    seen = {row: code_of(dict(row)) for row in set(tags)}  # type: ignore[arg-type]
-    found = sorted({name for facts in seen.values() for name in facts})
+    tags, of_run = _gathered(runs.tags, len(runs), wanted)
+    facts = [code_of(tag) for tag in tags]
+    found = sorted({name for fact in facts for name in fact})
     return {
-        f"code.{name}": pd.array([seen[row].get(name) for row in tags], dtype="string")
+        f"code.{name}": _nullable([fact.get(name) for fact in facts], "string").take(of_run)
         for name in found
     }
 
@@ -275,18 +298,27 @@ def _datasets(runs: Runs) -> tuple[list[DatasetFacts], np.ndarray]:
                 for text in signatures.dictionary.to_pylist()
             ]
             of_run[owners] = np.array(known)[signatures.indices.to_numpy()]
-    best: dict[int, int] = {}
-    described: dict[tuple[str, ...], int] = {}
-    columns = [runs.inputs[name].to_pylist() for name in runs.inputs.column_names]
-    for run, *texts, context in zip(*columns, strict=True):
-        rank = {"training": 2, "train": 1}.get(context, 0)
-        if best.get(run, -1) < rank:
-            best[run] = rank
-            words = tuple(texts)
-            if words not in described:
-                described[words] = facts.setdefault(dataset_of(*words), len(facts))
-            of_run[run] = described[words]
+    chosen = _training_inputs(runs.inputs)
+    coded = [chosen[name].combine_chunks() for name in ("key", "digest", "schema", "profile")]
+    which, first = _distinct([column.indices.to_numpy() for column in coded], chosen.num_rows)
+    described = [
+        facts.setdefault(dataset_of(*(column[row].as_py() for column in coded)), len(facts))
+        for row in first.tolist()
+    ]
+    of_run[chosen["run"].to_numpy()] = np.array(described, dtype=np.int64)[which]
     return list(facts), of_run
+
+
+def _training_inputs(inputs: pa.Table) -> pa.Table:
+    """The data set of each run that has any: the first of those that it was trained on, if told."""
+    context = inputs["context"].combine_chunks()
+    ranks = [{"training": 2, "train": 1}.get(text, 0) for text in context.dictionary.to_pylist()]
+    rank = np.array(ranks, dtype=np.int64)[context.indices.to_numpy()]
+    run = inputs["run"].to_numpy()
+    order = np.lexsort((np.arange(len(run)), -rank, run))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = run[order][1:] != run[order][:-1]
+    return inputs.take(pa.array(order[first]))
 
 
 def _dataset_columns(facts: Sequence[DatasetFacts], of_run: np.ndarray) -> dict[str, object]:
@@ -318,14 +350,23 @@ def _nullable(values: list[Any], dtype: str) -> pd.api.extensions.ExtensionArray
     return made
 
 
-def _tasks(experiments: pd.Series, datasets: Sequence[str | None]) -> list[str]:
-    """The experiment; and the data set where the experiment's runs name several."""
-    named = pd.Series(list(datasets), index=experiments.index, dtype=object)
-    several = named.groupby(experiments).nunique() > 1
-    return [
-        f"{experiment} / {name}" if several[experiment] and name else str(experiment)
-        for experiment, name in zip(experiments, named, strict=True)
+def _tasks(experiments: pd.Series, names: Sequence[str | None], of_run: np.ndarray) -> list[str]:
+    """The experiment; and the data set where the experiment's runs name several.
+
+    Args:
+        experiments: `(n,)` name of each run's experiment.
+        names: Of the distinct data sets.
+        of_run: `(n,)` which data set is a run's.
+    """
+    codes, known = pd.factorize(experiments)
+    pair, first = _distinct([codes, of_run], len(codes))
+    pairs = [(str(known[codes[run]]), names[of_run[run]]) for run in first.tolist()]
+    n_names = Counter(experiment for experiment, name in set(pairs) if name is not None)
+    tasks = [
+        f"{experiment} / {name}" if n_names[experiment] > 1 and name else experiment
+        for experiment, name in pairs
     ]
+    return [tasks[i] for i in pair.tolist()]
 
 
 def _primary_metrics(experiments: Iterable[Experiment]) -> dict[str, Objective]:

@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
-from mlflow_meta.store.mlflow_store import MlflowStore, origin
+from mlflow_meta.store.mlflow_store import MlflowStore
+from mlflow_meta.store.own_runs import origin
 from mlflow_meta.trials import Objective, Suggestion
 
 _SUGGESTED = [
@@ -86,7 +87,7 @@ def schedule(
     run = store.client.create_run(experiment.experiment_id, tags=all_tags, run_name=name)
     run_id = str(run.info.run_id)
     predicted = names.PREDICTED + objective.metric
-    store.log(
+    store.own.log(
         run_id,
         params=suggestion.config,
         metrics={
@@ -172,7 +173,7 @@ def claim(store: MlflowStore, run_id: str, *, tags: Mapping[str, str]) -> bool:
     run = store.client.get_run(run_id)
     if run.data.params.get(names.CLAIM) != token or run.info.status != "SCHEDULED":
         return False
-    store.log(run_id, tags={**tags, names.STARTED_MS: str(int(time.time() * 1000))})
+    store.own.log(run_id, tags={**tags, names.STARTED_MS: str(int(time.time() * 1000))})
     store.client.update_run(run_id, status="RUNNING")
     return True
 
@@ -182,9 +183,9 @@ def finish(store: MlflowStore, run_id: str, *, succeeded: bool) -> None:
     """End a claimed run; one that its own training has ended already stays as it is."""
     status = store.client.get_run(run_id).info.status
     if status in ("RUNNING", "SCHEDULED"):
-        store.end(run_id, "FINISHED" if succeeded else "FAILED")
+        store.own.end(run_id, "FINISHED" if succeeded else "FAILED")
     elif status == "FINISHED" and not succeeded:
-        store.end(run_id, "FAILED")
+        store.own.end(run_id, "FAILED")
 
 
 @translated

@@ -6,9 +6,11 @@ ADBC hands over SQLite's and Postgres' rows as Arrow columns; SQLAlchemy does it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +39,7 @@ from mlflow_meta.store.runs import (
     shortened,
 )
 
-BATCH_ROWS = 100_000  # rows of one batch; bounds what is in memory beside the columns
+BATCH_ROWS = 50_000  # rows of one batch; bounds what is in memory beside the columns
 _REVISIONS = """
 2d6e25af4d3e acf3f17fdcc7 867495a8f9d4 5b0e9adcef9c 4465047574b1 f5a4f2784254
 0584bdc529eb 400f98739977 6953534de441 bda7b8c39065 cbc13b556ace 770bee3ae1dd
@@ -56,6 +58,25 @@ Select = sa.Select[Any]
 Query = Callable[[Select], Batches]
 Keep = Callable[[pa.Table], pa.Table]
 CONTEXT_TAG = "mlflow.data.context"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """What is asked of one table of items.
+
+    Attributes:
+        schema: The columns that are made of it.
+        select: The question; the first column is the run's id, the others are the schema's.
+        run: The run's id in it.
+        keep: What is kept of a batch of answers.
+    """
+
+    schema: pa.Schema
+    select: Select
+    run: sa.ColumnElement[str]
+    keep: Keep
+
 
 _RUNS = sa.table(
     "runs",
@@ -171,20 +192,34 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
         .where(i.source_type == "DATASET", i.destination_type == "RUN")
     )
 
-    def items(
-        schema: pa.Schema, select: Select, run: sa.ColumnElement[str], *, keep: Keep = _as_read
-    ) -> pa.Table:
-        if part is not None:
-            select = select.join(_RUNS, r.run_uuid == run).where(part)
-        return _items(schema, query(select), ids, keep)
+    wanted_of = {
+        "params": _Items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, shortened),
+        "tags": _Items(TEXTS, _texts_of(_TAGS).where(ours), t.run_uuid, relevant),
+        "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan),
+        "inputs": _Items(INPUTS, inputs, i.destination_id, _as_read),
+    }
+    tables = {name: [items.schema.empty_table()] for name, items in wanted_of.items()}
 
-    return Runs(
-        infos=infos,
-        params=items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, keep=shortened),
-        tags=items(TEXTS, _texts_of(_TAGS).where(ours), t.run_uuid, keep=relevant),
-        metrics=items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, keep=_without_nan),
-        inputs=items(INPUTS, inputs, i.destination_id),
-    ).in_order()
+    def batches() -> Iterator[tuple[str, pa.RecordBatch]]:
+        for name, items in wanted_of.items():
+            select = items.select
+            if part is not None:
+                select = select.join(_RUNS, r.run_uuid == items.run).where(part)
+            yield from ((name, batch) for batch in query(select))
+
+    for name, batch in _one_ahead(batches()):
+        tables[name].append(_of_runs(batch, ids, wanted_of[name]))
+    found = {name: pa.concat_tables(parts) for name, parts in tables.items()}
+    return Runs(infos=infos, **found).in_order()
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; while one is used, the next is fetched: the database works beside us."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
+            yield item
 
 
 def _texts_of(table: sa.TableClause) -> Select:
@@ -196,21 +231,19 @@ def _points_of(table: sa.TableClause) -> Select:
     return sa.select(c.run_uuid, c.key, c.value, c.timestamp, c.step, c.is_nan)
 
 
-def _items(schema: pa.Schema, batches: Batches, ids: pa.Array, keep: Keep) -> pa.Table:
-    """The items of the runs in `ids`, in the columns of `schema`."""
-    tables = [schema.empty_table()]
-    for batch in batches:
-        run = pc.index_in(batch.column(0), value_set=ids)
-        columns = [run, *batch.columns[1:]]
-        named = pa.table(columns, names=[*schema.names, "is_nan"][: len(columns)])
-        if run.null_count:
-            named = named.filter(pc.is_valid(run))
-        for position, field in enumerate(schema):
-            if field.type == KEY:
-                coded = pc.dictionary_encode(named.column(position).cast(pa.string()))
-                named = named.set_column(position, field.name, coded)
-        tables.append(keep(named).select(schema.names).cast(schema))
-    return pa.concat_tables(tables)
+def _of_runs(batch: pa.RecordBatch, ids: pa.Array, items: _Items) -> pa.Table:
+    """The items of the runs in `ids`, in the columns of their schema."""
+    schema = items.schema
+    run = pc.index_in(batch.column(0), value_set=ids)
+    columns = [run, *batch.columns[1:]]
+    named = pa.table(columns, names=[*schema.names, "is_nan"][: len(columns)])
+    if run.null_count:
+        named = named.filter(pc.is_valid(run))
+    for position, field in enumerate(schema):
+        if field.type == KEY:
+            coded = pc.dictionary_encode(named.column(position).cast(pa.string()))
+            named = named.set_column(position, field.name, coded)
+    return items.keep(named).select(schema.names).cast(schema)
 
 
 def _as_read(table: pa.Table) -> pa.Table:
