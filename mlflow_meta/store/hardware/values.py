@@ -1,138 +1,21 @@
-"""What a run says of the hardware that it ran on, in one spelling.
-
-Runs say it in five ways. Where they differ, the first of these counts: our plugin's tags, MLflow's
-system metrics, Databricks' tags, Ray's tags, and the tags that people invent. What nobody can make
-sense of (a tag `device` that says "kitchen") is left out.
-"""
+"""What the value of a tag says of hardware, by the reader that its key asks for."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
-from enum import IntEnum
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeAlias
-
-from mlflow_meta.store import names
+from typing import Final, TypeAlias
 
 Fact: TypeAlias = str | int | float | bool
 Facts: TypeAlias = Mapping[str, Fact]
 
-
-class Trust(IntEnum):
-    """Who says it; the lowest is believed first."""
-
-    PLUGIN = 0
-    SYSTEM = 1
-    DATABRICKS = 2
-    RAY = 3
-    EXACT = 4  # a user's tag that names one fact: gpu_count
-    MIXED = 5  # one that may hold a count or a name: gpu
-    VAGUE = 6  # one that may hold anything: hardware
-
-
-class Role(NamedTuple):
-    """What a tag tells by its key: how far to trust it, and which of `_READERS` reads its value."""
-
-    trust: Trust
-    reader: str
-
-
-def hardware_of(tags: Mapping[str, str], system: Mapping[str, float]) -> dict[str, Fact]:
-    """The hardware of a run; what is unknown is left out.
-
-    Args:
-        tags: All of the run's tags.
-        system: The last values of the run's metrics `system/*`, under their full names.
-
-    Returns:
-        cpu_model: As it was written.
-        cpu_cores: Logical cores.
-        memory_gb: The machine's memory in 10^9 bytes, to 0.1; from metrics to two digits.
-        gpu_model: In capitals and without the maker's name, so that "NVIDIA A100-SXM4-80GB" and
-            "a100-sxm4-80gb" are one; several models are joined by ", ".
-        gpu_count: Never 0: without a GPU it is left out, and `accelerator` is False.
-        gpu_memory_gb: The memory of one GPU in 10^9 bytes.
-        accelerator: Whether there is a GPU, TPU or the like.
-        instance_type: The cloud's name for the machine; of a Databricks cluster the driver's.
-        machine: The architecture: "x86_64", "aarch64", ...
-    """
-    measured = _measured(system)
-    said: list[tuple[Trust, str, Facts]] = [(Trust.SYSTEM, "", measured)]
-    for key, value in tags.items():
-        if role := _role(key):
-            said.append((role.trust, key, _read(role.reader, value)))
-    found: dict[str, Fact] = {}
-    for _, _, facts in sorted(said, key=lambda fact: fact[:2]):
-        for name, fact in facts.items():
-            found.setdefault(name, fact)
-    if "gpu_count" in measured:  # our plugin's "false" is of NVIDIA's GPUs alone
-        found["accelerator"] = True
-    if found.keys() & {"gpu_model", "gpu_count"}:
-        found.setdefault("accelerator", True)
-    return found
-
-
-def is_hardware(key: str) -> bool:
-    """Whether a tag tells of hardware, so that it is no column of its own."""
-    return _role(key) is not None
-
-
-_CLUSTER: Final = "mlflow.databricks.cluster.info"
-_SPELLINGS: Final = (
-    (Trust.EXACT, "cpu_model", "cpumodel cpuname cputype"),
-    (Trust.EXACT, "cpu_cores", "cpucores cpucount ncpu ncpus numcpu numcpus vcpus"),
-    (Trust.EXACT, "memory_gb", "memory memorygb ram ramgb"),
-    (Trust.EXACT, "memory_mb", "memorymb rammb"),
-    (Trust.EXACT, "gpu_model", "gpumodel gpuname gpunames gputype acceleratortype"),
-    (Trust.EXACT, "gpu_count", "gpus gpucount ngpu ngpus numgpu numgpus"),
-    (Trust.EXACT, "gpu_memory_gb", "gpumemory gpumemorygb gpumem gpumemgb gpuvram gpuvramgb vram"),
-    (Trust.EXACT, "gpu_memory_mb", "gpumemorymb gpumemmb gpumemorytotalmb"),
-    (Trust.EXACT, "accelerator", "accelerator accelerators gpuavailable cudaavailable"),
-    (Trust.EXACT, "instance_type", "instancetype machinetype nodetype"),
-    (Trust.MIXED, "gpu", "gpu"),
-    (Trust.MIXED, "cpu", "cpu cpus"),
-    (Trust.MIXED, "resources", "resourcespertrial resourcesperworker"),
-    (Trust.VAGUE, "device", "device devicename"),
-    (Trust.VAGUE, "hardware", "hardware hardwaretype"),
-)
-"""How users spell their tags, in lower case and without spaces and any of - _ . : /"""
-
-_USERS: Final = {
-    key: Role(trust, reader) for trust, reader, keys in _SPELLINGS for key in keys.split()
-}
-_NAMESPACES: Final = frozenset(["ray", "io", "sys", "system", "hw", "hardware", "host", "env"])
-_SEPARATOR = re.compile(r"[\s_.:/-]+")
-_ONE_OF_THE_GPUS = re.compile(r"gpu\d{1,3}(?=[a-z]|$)")
-_MAX_KEY_CHARS = 100
-
-
-@lru_cache(maxsize=16_384)
-def _role(key: str) -> Role | None:
-    if key == _CLUSTER:
-        return Role(Trust.DATABRICKS, "cluster")
-    if key.startswith(names.HARDWARE):
-        fact = key.removeprefix(names.HARDWARE)
-        return Role(Trust.PLUGIN, fact) if fact in _READERS else None
-    if key.startswith(("mlflow.", names.PREFIX)) or len(key) > _MAX_KEY_CHARS:
-        return None
-    words = [word for word in _SEPARATOR.split(key.lower()) if word]
-    of_ray = words[:1] == ["ray"]
-    while words:
-        if role := _USERS.get(_ONE_OF_THE_GPUS.sub("gpu", "".join(words))):
-            return Role(Trust.RAY, role.reader) if of_ray else role
-        if words.pop(0) not in _NAMESPACES:
-            break
-    return None
-
-
 _MAX_CHARS = 100  # of a value that isn't JSON
 _MAX_CORES = 10_000
 _MAX_GPUS = 100_000
-_MAX_GB = 100_000.0
+MAX_GB = 100_000.0
 _LARGEST_INDEX = 512  # a higher number in "gpu" is no count but a model, such as 3090
 
 _YES: Final = frozenset(["true", "yes", "y", "on"])
@@ -184,14 +67,14 @@ _RESOURCE = re.compile(
 
 
 @lru_cache(maxsize=16_384)
-def _read(reader: str, value: str) -> Facts:
+def read(reader: str, value: str) -> Facts:
     """What a tag's value says; empty if that is nothing."""
     if reader in ("cluster", "resources"):
-        return MappingProxyType(_READERS[reader](value))
+        return MappingProxyType(READERS[reader](value))
     text = _SPACE.sub(" ", value[: _MAX_CHARS + 1]).strip()
     if len(value) > _MAX_CHARS or text.lower() in _UNKNOWN:
         return {}
-    return MappingProxyType(_READERS[reader](text))
+    return MappingProxyType(READERS[reader](text))
 
 
 def _cpu_cores(text: str) -> dict[str, Fact]:
@@ -232,11 +115,11 @@ def _size(fact: str, unit: str) -> Callable[[str], dict[str, Fact]]:
             return {}
         number, prefix, binary, plain = float(match[1]), match[2], match[3], match[4]
         if plain or (not prefix and number >= 1e9):
-            size_gb, most_gb = number / 1e9, _MAX_GB
+            size_gb, most_gb = number / 1e9, MAX_GB
         else:
             thousands = "_kmgt".index((prefix or unit).lower())
             size_gb = number * (1024.0 if binary else 1000.0) ** thousands / 1e9
-            most_gb = _MAX_GB if prefix else 4096.0
+            most_gb = MAX_GB if prefix else 4096.0
         return {fact: round(size_gb, 1)} if 0.05 < size_gb <= most_gb else {}
 
     return read
@@ -320,12 +203,12 @@ def _resources(text: str) -> dict[str, Fact]:
     """Ray's resources of a worker: {"CPU": 4, "GPU": 1, "accelerator_type:A100": 0.001}."""
     facts: dict[str, Fact] = {}
     for name, amount in _RESOURCE.findall(text):
-        reader = {"CPU": _cpu_cores, "GPU": _gpu_count, "memory": _READERS["memory_gb"]}
+        reader = {"CPU": _cpu_cores, "GPU": _gpu_count, "memory": READERS["memory_gb"]}
         facts |= reader[name](amount) if name in reader else _gpu_model(name)
     return facts
 
 
-_READERS: Final[Mapping[str, Callable[[str], dict[str, Fact]]]] = {
+READERS: Final[Mapping[str, Callable[[str], dict[str, Fact]]]] = {
     "cpu_model": _cpu_model,
     "cpu_cores": _cpu_cores,
     "cpu": _cpu,
@@ -344,59 +227,3 @@ _READERS: Final[Mapping[str, Callable[[str], dict[str, Fact]]]] = {
     "cluster": _cluster,
     "resources": _resources,
 }
-
-_METRIC = re.compile(
-    r"system/(?:(.*)/)?(?:gpu_(\d{1,4})_(?:(memory_usage)|power_usage|utilization)|system_memory_usage)"
-    r"_(megabytes|gigabytes|percentage|watts)",
-    re.A,
-)
-_GB: Final = {"megabytes": 1e-3, "gigabytes": 1.0}
-
-
-class _Metric(NamedTuple):
-    node: str
-    gpu: str | None
-    quantity: str  # of memory in use: the unit; "" of all else
-
-
-@lru_cache(maxsize=16_384)
-def _metric(key: str) -> _Metric | None:
-    match = _METRIC.fullmatch(key)
-    if not match:
-        return None
-    node, gpu, gpu_memory, unit = match.groups()
-    quantity = unit if gpu_memory or not gpu else ""
-    return _Metric(node or "", gpu, quantity)
-
-
-def _measured(system: Mapping[str, float]) -> dict[str, Fact]:
-    """The GPUs and the memory of a machine, from how much of it was in use."""
-    gpus: set[tuple[str, str]] = set()
-    used: dict[tuple[str, str | None], dict[str, float]] = {}
-    for key, value in system.items():
-        if metric := _metric(key):
-            if metric.gpu:
-                gpus.add((metric.node, metric.gpu))
-            used.setdefault((metric.node, metric.gpu), {})[metric.quantity] = value
-    facts: dict[str, Fact] = {"gpu_count": len(gpus), "accelerator": True} if gpus else {}
-    for fact, of_gpu in (("memory_gb", False), ("gpu_memory_gb", True)):
-        if total := _total([use for (_, gpu), use in used.items() if (gpu is not None) is of_gpu]):
-            facts[fact] = total
-    return facts
-
-
-def _total(uses: list[dict[str, float]]) -> float | None:
-    """The total memory in GB of one of several devices, to two digits.
-
-    MLflow rounds the share in use to 0.1 %, so the total is the better known the more is in use:
-    the device with the largest share tells, and nobody does with less than 1 %. Two digits, for
-    with more of them every run would have a total of its own.
-    """
-    share, total = 0.0, 0.0
-    for use in uses:
-        percentage = use.get("percentage", 0.0)
-        used_gb = next((use[unit] * gb for unit, gb in _GB.items() if unit in use), 0.0)
-        if max(share, 1.0) <= percentage <= 100.0 and math.isfinite(used_gb):
-            share, total = percentage, used_gb / percentage * 100.0
-    rounded = float(f"{total:.2g}") if total >= 10 else float(round(total))
-    return rounded if 0 < rounded <= _MAX_GB else None
