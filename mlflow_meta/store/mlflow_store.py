@@ -297,7 +297,8 @@ class MlflowStore:
             newest = self.latest("harvest")
             if newest is None:
                 raise NothingToLearn(
-                    f"Nothing was harvested from {self.shown_uri} yet. Run `mlflow-meta harvest` first."
+                    f"Nothing was harvested from {self.shown_uri} yet. Run `mlflow-meta harvest` "
+                    "first."
                 )
             run_id = newest.info.run_id
         return run_id, MetaDataset.from_parquet(self.file(run_id, names.DATASET_FILE))
