@@ -44,7 +44,7 @@ constraints: ## Write constraints.txt anew, with the newest versions that fit
 	@echo "Resolving into a fresh environment: takes some minutes."
 	@env=$$(mktemp -d) && trap 'rm -rf "$$env"' EXIT && trap 'exit 130' INT TERM \
 	&& $(PYTHON) -m venv "$$env" \
-	&& "$$env/bin/python" -m pip install -q --disable-pip-version-check -e '.[dev,mysql]' \
+	&& "$$env/bin/python" -m pip install -q --disable-pip-version-check -e '.[dev]' \
 	&& "$$env/bin/python" -m pip freeze --exclude-editable > "$$env/frozen" \
 	&& { echo "# What CI tests, of all extras. Made by \`make constraints\`; below 3.11 pyproject.toml alone decides (pandas 3)." \
 	     && sed 's/$$/ ; python_version >= "3.11"/' "$$env/frozen"; } > "$$env/new" \

@@ -1,4 +1,4 @@
-"""Fixtures: real tracking stores, on SQLite, behind an `mlflow server`, and on Postgres."""
+"""Fixtures: real tracking stores, on each database, and behind an `mlflow server`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from servers import postgres, postgres_programs
+from servers import mariadb, mariadb_programs, postgres, postgres_programs
 from trainer import loss
 
 from mlflow_meta.store import MlflowStore
@@ -81,6 +81,15 @@ def postgres_uri() -> Iterator[str]:
     programs = postgres_programs()
     need(programs, "no Postgres is installed (apt-get install postgresql)")
     with postgres(programs) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def mysql_uri() -> Iterator[str]:
+    """A MariaDB of our own, for the whole session."""
+    programs = mariadb_programs()
+    need(programs, "no MariaDB is installed (apt-get install mariadb-{server,client}-core)")
+    with mariadb(programs) as uri:
         yield uri
 
 

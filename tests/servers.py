@@ -1,4 +1,4 @@
-"""Real servers on 127.0.0.1, for tests and benchmarks: MLflow, a served model, Postgres."""
+"""Real servers on 127.0.0.1, for tests and benchmarks: MLflow, a served model, databases."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pymysql
 
 START_S = 120.0
 STOP_S = 20.0
@@ -72,6 +74,61 @@ def postgres(programs: Path) -> Iterator[str]:
             yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
         finally:
             run(f"{programs}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def mariadb_programs() -> list[str] | None:
+    """MariaDB's server, and what makes its first tables; None if they are not installed."""
+    found = [
+        shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+        for name in ("mariadbd", "mariadb-install-db", "my_print_defaults")
+    ]
+    return None if None in found else [str(program) for program in found]
+
+
+@contextmanager
+def mariadb(programs: Sequence[str]) -> Iterator[str]:
+    """A MariaDB of our own, as `postgres` is; yields the URI of an empty database."""
+    server, install, _ = programs
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="mariadb") as folder:
+        as_user: list[str] = []
+        if os.geteuid() == 0:  # MariaDB refuses to run as root, and has a user only as a service
+            shutil.chown(folder, "nobody", "nogroup")
+            as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        first = ["--no-defaults", f"--datadir={folder}/data"]
+        options = (
+            f"--port={port} --bind-address=127.0.0.1 --socket={folder}/socket "
+            f"--pid-file={folder}/pid --log-error={folder}/log --innodb-flush-log-at-trx-commit=0 "
+            "--character-set-server=utf8mb4 --skip-name-resolve --local-infile=1"
+        )
+        subprocess.run(
+            [*as_user, install, *first, "--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+        )
+        process = subprocess.Popen([*as_user, server, *first, *options.split()], cwd=folder)
+        try:
+            _create_database(process, port, "mlflow")
+            yield f"mysql+pymysql://root@127.0.0.1:{port}/mlflow"
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            finally:
+                process.kill()
+
+
+def _create_database(server: subprocess.Popen[bytes], port: int, name: str) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(pymysql.err.OperationalError):
+            connection = pymysql.connect(host="127.0.0.1", port=port, user="root")
+            with connection, connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {name}")
+            return
+        time.sleep(0.1)
+    raise RuntimeError("mariadbd has not started")
 
 
 @contextmanager

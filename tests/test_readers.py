@@ -98,6 +98,29 @@ def test_the_database_of_another_server_is_not_read(store: MlflowStore) -> None:
         read_sql(store.uri, {"1": "somebody-else's"})
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:////nowhere/{}@/mlflow.db",
+        "postgresql+psycopg2://user:{}@127.0.0.1:1/x",
+        "postgresql://user:{}@[nowhere/x",
+        "postgresql://user:{}@127.0.0.1:port/x",
+        "mysql+pymysql://user:{}@127.0.0.1:1/x",
+        "mysql+pymysql://user:{}@127.0.0.1:port/x",
+        "mysql+nosuch://user:{}@127.0.0.1:1/x",
+        "mysql://user:{}@127.0.0.1:1/x",
+    ],
+)
+@pytest.mark.parametrize("password", ["hunter2", "hunter2%25", "hunter2:/", "hunter2#%zz"])
+def test_a_database_that_cannot_be_opened_is_unreadable_and_its_password_not_shown(
+    uri: str, password: str
+) -> None:
+    with pytest.raises(Unreadable) as caught:
+        read_sql(uri.format(password), {"1": "a"})
+    assert str(caught.value)
+    assert uri.startswith("sqlite") or "hunter" not in str(caught.value)
+
+
 def test_a_database_of_an_unknown_schema_is_read_over_rest_and_that_is_said(
     store: MlflowStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -96,7 +96,7 @@ class MlflowStore:
             if name not in by_name:
                 near = get_close_matches(name, by_name, n=3, cutoff=0.5) or sorted(by_name)[:5]
                 raise NothingToLearn(
-                    f"There is no experiment {name!r} on {self.uri}. Did you mean "
+                    f"There is no experiment {name!r} on {self.shown_uri}. Did you mean "
                     f"{', '.join(repr(n) for n in near)}?"
                 )
         return [by_name[name] for name in dict.fromkeys(wanted)]
@@ -206,7 +206,8 @@ class MlflowStore:
             newest = self.own.latest("harvest")
             if newest is None:
                 raise NothingToLearn(
-                    f"Nothing was harvested from {self.uri} yet. Run `mlflow-meta harvest` first."
+                    f"Nothing was harvested from {self.shown_uri} yet. Run `mlflow-meta harvest` "
+                    "first."
                 )
             return newest.info.run_id, self._dataset(newest)
         return run_id, self._dataset(run_id)

@@ -1,16 +1,19 @@
 """Reading runs straight from the tracking server's database: read-only, and in one transaction.
 
-ADBC hands over SQLite's and Postgres' rows as Arrow columns; SQLAlchemy does it for the others.
+ADBC hands over SQLite's and Postgres' rows as Arrow columns, `mysql` MySQL's and MariaDB's;
+SQLAlchemy does it for the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +28,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import Dialect
 
 from mlflow_meta.errors import Unreadable
+from mlflow_meta.store import mysql
 from mlflow_meta.store.runs import (
     DATABRICKS_PREFIX,
     INFOS,
@@ -38,6 +42,7 @@ from mlflow_meta.store.runs import (
     relevant,
     shortened,
 )
+from mlflow_meta.store.secrets import REDACTED
 
 BATCH_ROWS = 50_000  # rows of one batch; bounds what is in memory beside the columns
 _REVISIONS = """
@@ -124,8 +129,8 @@ def read_sql(
         with _open(uri) as query:
             _check(query, experiments)
             return _read(query, list(experiments), progress)
-    except (AdbcError, sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-        raise Unreadable(" ".join(str(error).split())[:200]) from error
+    except (AdbcError, sa.exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        raise Unreadable(_one_line(error, uri)) from error
 
 
 def _check(query: Query, experiments: dict[str, str]) -> None:
@@ -163,7 +168,7 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
     )
     progress(infos.num_rows)
     total = sum(
-        count
+        int(count)
         for row in query(sa.select(sa.func.count().label("n")).select_from(_RUNS))
         for count in row.column(0).to_pylist()
     )
@@ -172,7 +177,7 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
     ids = infos["run_id"].combine_chunks()
     t, d, i = _TAGS.c, _DATASETS.c, _INPUTS.c
     ours = sa.or_(
-        sa.func.substr(t.key, 1, len(MLFLOW_PREFIX)) != MLFLOW_PREFIX,
+        _exact(sa.func.substr(t.key, 1, len(MLFLOW_PREFIX))) != _exact(sa.literal(MLFLOW_PREFIX)),
         t.key.in_(MLFLOW_TAGS),
         sa.func.substr(t.key, 1, len(DATABRICKS_PREFIX)) == DATABRICKS_PREFIX,
     )
@@ -187,7 +192,10 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
         .join(_DATASETS, d.dataset_uuid == i.source_id)
         .outerjoin(
             _INPUT_TAGS,
-            sa.and_(_INPUT_TAGS.c.input_uuid == i.input_uuid, _INPUT_TAGS.c.name == CONTEXT_TAG),
+            sa.and_(
+                _INPUT_TAGS.c.input_uuid == i.input_uuid,
+                _exact(_INPUT_TAGS.c.name) == _exact(sa.literal(CONTEXT_TAG)),
+            ),
         )
         .where(i.source_type == "DATASET", i.destination_type == "RUN")
     )
@@ -276,6 +284,9 @@ def _open(uri: str) -> Iterator[Query]:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             dialect = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
             yield _asks(connection, dialect, {})
+    elif kind in ("mysql", "mariadb"):
+        with mysql.asking(url) as query:
+            yield query
     else:
         with _asks_sqlalchemy(uri) as query:
             yield query
@@ -312,3 +323,17 @@ def _asks_sqlalchemy(uri: str) -> Iterator[Query]:
 
 def _text(column: sa.ColumnClause[object]) -> sa.ColumnElement[str]:
     return sa.cast(column, sa.String(32))
+
+
+def _exact(text: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
+    """A text by its bytes: in MySQL texts are equal that differ by case, accents or last spaces."""
+    return sa.cast(text, sa.String().with_variant(sa.LargeBinary(), "mysql", "mariadb"))
+
+
+def _one_line(error: Exception, uri: str) -> str:
+    """What went wrong, without the password: drivers repeat addresses that they can't read."""
+    text = re.sub(r"(?<=://)\S*@", f"{REDACTED}@", " ".join(str(error).split()))
+    password = uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    for secret in {password, unquote(password)} - {""}:
+        text = text.replace(secret, REDACTED)
+    return text[:200]

@@ -1,6 +1,6 @@
 """How fast and how lean is a harvest, beside `mlflow.search_runs` on the same store?
 
-    python tests/benchmarks/harvest.py --runs 10000 --backends sqlite postgres
+    python tests/benchmarks/harvest.py --runs 10000 --backends sqlite postgres mysql
 
 A store is made (see stores.py) and read by turns by `mlflow.search_runs` and by us, straight from
 the database and from a real `mlflow server`. Every measurement has a process of its own; what is
@@ -32,8 +32,9 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent.parent))
 
 import stores
-from servers import mlflow_server, postgres, postgres_programs
+from servers import mariadb, mariadb_programs, mlflow_server, postgres, postgres_programs
 
+BACKENDS = ("sqlite", "postgres", "mysql")
 PARTS = ("sql", "rest", "end-to-end", "incremental")
 CHANGED = 0.01  # share of the runs that change between two harvests
 BIG = 100_000  # runs; what is needed in seconds and bytes is needed of so many
@@ -384,6 +385,14 @@ def _filled(backend: str, folder: Path, n_runs: int) -> Iterator[str]:
         stores.fill_sqlite(folder / "mlflow.db", n_runs, until_ms=now_ms)
         yield f"sqlite:///{folder / 'mlflow.db'}"
         return
+    if backend == "mysql":
+        found = mariadb_programs()
+        if found is None:
+            raise SystemExit("No MariaDB is installed (apt-get install mariadb-server-core).")
+        with mariadb(found) as uri:
+            stores.fill_mysql(uri, n_runs, until_ms=now_ms)
+            yield uri
+        return
     programs = postgres_programs()
     if programs is None:
         raise SystemExit("No Postgres is installed (apt-get install postgresql).")
@@ -397,7 +406,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--backends", nargs="+", choices=["sqlite", "postgres"], default=["sqlite"])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["sqlite"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import psycopg2
+import pymysql
 from mlflow import MlflowClient
 
 N_EXPERIMENTS = 5
@@ -73,7 +74,7 @@ Rows = dict[str, list[tuple[Any, ...]]]  # table -> rows, in the order of COLUMN
 
 
 class Database(Protocol):
-    """What both databases can do; what is written is there for others when the block ends."""
+    """What all databases can do; what is written is there for others when the block ends."""
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None: ...
 
@@ -106,6 +107,11 @@ def fill_postgres(
     Returns:
         Experiment name -> id.
     """
+    return _fill(uri, n_runs, seed, until_ms)
+
+
+def fill_mysql(uri: str, n_runs: int, *, seed: int = 0, until_ms: int = UNTIL_MS) -> dict[str, str]:
+    """Make a store in an empty MySQL or MariaDB database. Arguments and result as above."""
     return _fill(uri, n_runs, seed, until_ms)
 
 
@@ -278,6 +284,18 @@ def _opened(uri: str) -> Iterator[Database]:
             with connection:
                 yield _Sqlite(connection)
         return
+    if parts.scheme.startswith("mysql"):
+        host, port, user = parts.hostname or "", parts.port or 3306, parts.username
+        database = parts.path.lstrip("/")
+        with (
+            pymysql.connect(host=host, port=port, user=user, database=database) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SET foreign_key_checks = 0, unique_checks = 0")  # we know
+            yield _MySQL(cursor)
+            connection.commit()
+            cursor.execute(f"ANALYZE TABLE {', '.join(COLUMNS)}")
+        return
     with closing(psycopg2.connect(uri.replace("+psycopg2", ""))) as connection:
         with connection, connection.cursor() as cursor:
             cursor.execute("SET session_replication_role = replica")  # foreign keys: we know
@@ -306,6 +324,29 @@ class _Sqlite:
 
     def without_indexes(self) -> AbstractContextManager[None]:
         return nullcontext()  # it can't drop primary keys, and these are most of the work
+
+
+class _MySQL:
+    def __init__(self, cursor: pymysql.cursors.Cursor) -> None:
+        self.cursor = cursor
+
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        columns = ", ".join(f"`{column}`" for column in COLUMNS[table])
+        marks = ", ".join(["%s"] * len(COLUMNS[table]))  # PyMySQL makes one INSERT of many rows
+        self.cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+
+    def end_run(self, run_uuid: str, end_ms: int) -> None:
+        self.cursor.execute(
+            "UPDATE runs SET status = 'FINISHED', end_time = %s WHERE run_uuid = %s",
+            (end_ms, run_uuid),
+        )
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        self.cursor.execute(query)
+        return list(self.cursor.fetchall())
+
+    def without_indexes(self) -> AbstractContextManager[None]:
+        return nullcontext()  # tables are their primary keys' trees
 
 
 class _Postgres:
