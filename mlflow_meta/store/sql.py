@@ -5,8 +5,9 @@ ADBC hands over SQLite's and Postgres' rows as Arrow columns; SQLAlchemy does it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import Dialect
 
 from mlflow_meta.errors import Unreadable
+from mlflow_meta.store import curves
 from mlflow_meta.store.runs import (
     DATABRICKS_PREFIX,
     INFOS,
@@ -33,6 +35,7 @@ from mlflow_meta.store.runs import (
     MLFLOW_TAGS,
     TEXTS,
     Runs,
+    ordered,
     relevant,
     shortened,
 )
@@ -68,6 +71,7 @@ _PARAMS = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 _TAGS = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _POINTS = ("run_uuid", "key", "value", "timestamp", "step", "is_nan")
 _LATEST = sa.table("latest_metrics", *map(sa.column, _POINTS))
+_HISTORY = sa.table("metrics", *map(sa.column, _POINTS))
 _DATASETS = sa.table(
     "datasets",
     *map(sa.column, ("dataset_uuid", "name", "digest", "dataset_schema", "dataset_profile")),
@@ -87,13 +91,16 @@ def read_sql(
     uri: str,
     experiments: dict[str, str],
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    patterns: Sequence[str] = (),
 ) -> Runs:
     """The active runs of some experiments.
 
     Args:
         uri: The database, as SQLAlchemy spells it.
         experiments: Id -> name, as the tracking server has them.
-        progress: Called with how many runs there are.
+        progress: Called with how many runs there are; what it raises ends the reading.
+        patterns: Which curves to read too, see `curves.wanted`.
 
     Raises:
         Unreadable: If it can't be read, is of a schema that is not known here, or is not the
@@ -102,7 +109,7 @@ def read_sql(
     try:
         with _open(uri) as query:
             _check(query, experiments)
-            return _read(query, list(experiments), progress)
+            return _read(query, list(experiments), progress, patterns)
     except (AdbcError, sa.exc.SQLAlchemyError, ImportError, OSError) as error:
         raise Unreadable(" ".join(str(error).split())[:200]) from error
 
@@ -125,7 +132,12 @@ def _check(query: Query, experiments: dict[str, str]) -> None:
             )
 
 
-def _read(query: Query, experiments: list[str], progress: Callable[[int], None]) -> Runs:
+def _read(
+    query: Query,
+    experiments: list[str],
+    progress: Callable[[int], None],
+    patterns: Sequence[str],
+) -> Runs:
     r = _RUNS.c
     wanted = sa.and_(
         r.lifecycle_stage == "active", r.experiment_id.in_([int(e) for e in experiments])
@@ -178,13 +190,42 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
             select = select.join(_RUNS, r.run_uuid == run).where(part)
         return _items(schema, query(select), ids, keep)
 
-    return Runs(
+    runs = Runs(
         infos=infos,
         params=items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, keep=shortened),
         tags=items(TEXTS, _texts_of(_TAGS).where(ours), t.run_uuid, keep=relevant),
         metrics=items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, keep=_without_nan),
         inputs=items(INPUTS, inputs, i.destination_id),
     ).in_order()
+    if not patterns:
+        return runs
+    points = _curves_of(runs, patterns)
+    if part is not None:
+        points = points.join(_RUNS, r.run_uuid == _HISTORY.c.run_uuid).where(part)
+    return replace(runs, curves=_curves(runs, _watched(query(points), runs, progress)))
+
+
+def _curves_of(runs: Runs, patterns: Sequence[str]) -> Select:
+    """The histories of the metrics that match, curve after curve."""
+    c = _HISTORY.c
+    keys = pc.unique(curves.wanted(runs, patterns)["key"]).cast(pa.string()).to_pylist()
+    return _points_of(_HISTORY).where(c.key.in_(keys)).order_by(c.key, c.run_uuid)
+
+
+def _curves(runs: Runs, batches: Batches) -> pa.Table:
+    ids = runs.run_ids.combine_chunks()
+
+    def keep(points: pa.Table) -> pa.Table:
+        return curves.kept(_without_nan(points).select(METRICS.names))
+
+    points = _items(METRICS, curves.whole(batches), ids, keep)
+    return ordered(points.filter(pa.array(~curves.predicted(runs, points))))
+
+
+def _watched(batches: Batches, runs: Runs, progress: Callable[[int], None]) -> Batches:
+    for batch in batches:
+        progress(len(runs))
+        yield batch
 
 
 def _texts_of(table: sa.TableClause) -> Select:
