@@ -93,10 +93,11 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         raise ValueError(f"`rounds >= 1` must hold, but got {rounds}.")
     rng = rng or np.random.default_rng()
     sources = [*learn_from, experiment_name] if learn_from else ()
+    curves = _names(metric) if at == "best" else ()
     done: list[Round] = []
     for turn in range(1, rounds + 1):
         progress(f"round {turn} of {rounds}: harvesting")
-        harvest(store, sources)
+        harvest(store, sources, curves=curves)
         training = train(
             store,
             metric=metric,
@@ -124,5 +125,16 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
             )
         done.append(Round(training=training, suggestions=suggestions, executions=executions))
     progress("harvesting the results")
-    harvest(store, sources)
+    harvest(store, sources, curves=curves)
     return Tuning(rounds=done, report=report(store, experiment_name, metric=name))
+
+
+def _names(metric: str | Sequence[str] | None) -> Sequence[str]:
+    """The metrics that may be meant, as `MetaDataset.objective` takes them; all by `*`."""
+    if metric is None:
+        return ("*",)
+    return (
+        [metric, *(part.strip() for part in metric.split(","))]
+        if isinstance(metric, str)
+        else metric
+    )

@@ -16,6 +16,7 @@ from mlflow_meta.cli.options import emit, humane, open_store, read_space, workin
 
 if TYPE_CHECKING:
     from mlflow_meta.store import MlflowStore
+    from mlflow_meta.trials import At
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -193,6 +194,7 @@ def work(
 @options.count(5)
 @options.metric
 @options.direction
+@options.at
 @options.tasks_by
 @click.option("--learn-from", multiple=True, metavar="NAME",
               help="Experiment to learn from; repeat for several. All by default.")  # fmt: skip
@@ -208,6 +210,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     n: int,
     metric: str | None,
     direction: str | None,
+    at: At,
     tasks_by: str,
     learn_from: Sequence[str],
     space_path: Path | None,
@@ -238,6 +241,7 @@ def tune(  # noqa: PLR0913 - one argument an option
             n=n,
             metric=metric,
             direction=options.read_direction(direction),
+            at=at,
             tasks_by=tasks_by,
             learn_from=learn_from,
             space=given,

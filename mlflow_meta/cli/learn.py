@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.options import emit, humane, open_store, read_space, working
+
+if TYPE_CHECKING:
+    from mlflow_meta.trials import At
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -19,6 +23,13 @@ from mlflow_meta.cli.options import emit, humane, open_store, read_space, workin
 @click.option("--all-experiments", is_flag=True, help="Read all experiments; this is the default.")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Parquet copy, of a dry run too."
+)
+@click.option(
+    "--curves",
+    multiple=True,
+    metavar="PATTERN",
+    help="Metrics whose whole curves are read, such as 'val_*'; repeat for several. With "
+    "--out, their points go beside it: FILE.curves.parquet.",
 )
 @click.option("--list-metrics", is_flag=True, help="Only list the metrics that are logged.")
 @click.option("--full", is_flag=True, help="Read all runs, also those that seem unchanged.")
@@ -46,6 +57,7 @@ def harvest(  # noqa: PLR0913 - one argument an option
     experiment_names: Sequence[str],
     all_experiments: bool,
     out: Path | None,
+    curves: Sequence[str],
     list_metrics: bool,
     full: bool,
     tags: Sequence[str],
@@ -64,6 +76,7 @@ def harvest(  # noqa: PLR0913 - one argument an option
     Example:
         mlflow-meta harvest -e sweep-7 -e sweep-8 --out runs.parquet
         mlflow-meta harvest --deadline 10m --store-uri postgresql://reader@db/mlflow
+        mlflow-meta harvest --curves 'val_*'
     Next:
         mlflow-meta train --metric val_loss
     """
@@ -83,6 +96,7 @@ def harvest(  # noqa: PLR0913 - one argument an option
             experiment_names,
             full=full,
             tags=tags,
+            curves=curves,
             deadline_s=deadline,
             dry_run=dry_run or list_metrics,
             progress=lambda n: say(f"reading runs: {n}"),
@@ -91,6 +105,10 @@ def harvest(  # noqa: PLR0913 - one argument an option
     if out is not None:
         out.write_bytes(found.dataset.to_parquet())
         click.echo(f"Wrote {out}.", err=True)
+        if curves:
+            beside = out.with_suffix(".curves.parquet")
+            found.curves.to_parquet(beside, index=False)
+            click.echo(f"Wrote {beside}.", err=True)
     if as_json:
         emit(
             {
@@ -100,6 +118,7 @@ def harvest(  # noqa: PLR0913 - one argument an option
                 "quarantined": found.dataset.quarantined,
                 "n_read": found.n_read,
                 "full": found.full,
+                "n_points": len(found.curves),
                 "remarks": list(found.dataset.remarks),
                 "tasks": found.dataset.tasks,
                 "metrics": metrics,
@@ -163,6 +182,7 @@ def space(
 @click.command()
 @options.metric
 @options.direction
+@options.at
 @options.tasks_by
 @options.sources
 @options.space_file
@@ -176,6 +196,7 @@ def space(
 def train(  # noqa: PLR0913 - one argument an option
     metric: str | None,
     direction: str | None,
+    at: At,
     tasks_by: str,
     experiment_names: Sequence[str],
     space_path: Path | None,
@@ -190,6 +211,7 @@ def train(  # noqa: PLR0913 - one argument an option
     Example:
         mlflow-meta train --metric rmse
         mlflow-meta train --metric val_rmse,test_rmse,rmse --tasks-by dataset
+        mlflow-meta train --metric val_loss --at best
     Next:
         mlflow-meta suggest -e sweep-7
     """
@@ -203,6 +225,7 @@ def train(  # noqa: PLR0913 - one argument an option
             store,
             metric=metric,
             direction=options.read_direction(direction),
+            at=at,
             tasks_by=tasks_by,
             experiment_names=experiment_names,
             space=given,
@@ -219,6 +242,7 @@ def train(  # noqa: PLR0913 - one argument an option
                 "metric": done.objective.metric,
                 "direction": done.objective.direction.value,
                 "aliases": list(done.objective.aliases),
+                "at": done.objective.at,
                 "tasks_by": tasks_by,
                 "n_trials": done.n_trials,
                 "n_tasks": done.n_tasks,

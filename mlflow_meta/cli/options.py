@@ -93,6 +93,17 @@ def direction(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def at(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--at`."""
+    return click.option(
+        "--at",
+        type=click.Choice(["last", "best"]),
+        default="last",
+        show_default=True,
+        help="Which value of a run's curve counts; for the best, harvest with --curves.",
+    )(command)
+
+
 def tasks_by(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--tasks-by`."""
     return click.option(

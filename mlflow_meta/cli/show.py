@@ -66,7 +66,7 @@ def train_command(sought: Objective, tasks_by: str) -> str:
     """The command that learns an objective again."""
     words = ["mlflow-meta train", f"--metric {shlex.quote(','.join(sought.spellings))}"]
     words += [f"--direction {sought.direction.value}"]
-    words += [f"--value {sought.at}"] if sought.at != "last" else []
+    words += [f"--at {sought.at}"] if sought.at != "last" else []
     words += [f"--tasks-by {shlex.quote(tasks_by)}"] if tasks_by != DEFAULT_TASKS else []
     return " ".join(words)
 
@@ -203,7 +203,7 @@ def _objective_data(sought: Objective) -> dict[str, Any]:
         "metric": sought.metric,
         "direction": sought.direction.value,
         "aliases": list(sought.aliases),
-        "value": sought.at,
+        "at": sought.at,
     }
 
 

@@ -10,7 +10,9 @@ params.<name>                                typed once, by column: Int64, float
 metrics.<name>                               float64, the last value logged
 step.<metric>                                Int64, the step of that value; where some step is not 0
 min.<metric>, max.<metric>                   float64, of its whole curve, where that was harvested
-min_step.<metric>, max_step.<metric>         Int64, where on the curve that was
+                                             (`harvest --curves`)
+min_step.<metric>, max_step.<metric>         Int64, the first step at which that was reached; where
+                                             some step is not 0
 tags.<name>                                  text; the tags that users set, not MLflow's own
 hardware.<name>                              what it ran on, text or number; under one name from any
                                              source: cpu_model, cpu_cores, memory_gb, gpu_model,

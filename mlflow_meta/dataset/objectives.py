@@ -236,9 +236,11 @@ def values(frame: pd.DataFrame, objective: Objective) -> Vector:
     """
     check_logged(frame, objective.spellings)
     if objective.at == "best" and not has_curves(frame, objective):
+        asked = " ".join(f"--curves {shlex.quote(name)}" for name in objective.spellings)
         raise NothingToLearn(
             f"No curve of {' or '.join(repr(name) for name in objective.spellings)} was harvested, "
-            "so the best value on it is not known: harvests read the last values. Learn those."
+            f"so the best value on it is not known. Run `mlflow-meta harvest {asked}` first, or "
+            "learn the last values."
         )
     spelt = _spelt(frame, objective)
     first = np.isfinite(spelt).argmax(axis=0)

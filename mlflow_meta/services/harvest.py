@@ -12,11 +12,14 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pandas as pd
 
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
+from mlflow_meta.store.curves import frame as curves_of
 from mlflow_meta.store.harvests import Snapshot, latest_snapshot
 
 OVERLAP_S = 120.0  # by how much the clocks of trainings may be behind ours
@@ -35,12 +38,15 @@ class Harvest:
         dataset: The meta-dataset.
         n_read: How many runs were read anew; the others have not changed since last time.
         full: Whether everything was read.
+        curves: The curves that were asked for, of all runs that were read, a row a point: `run_id`,
+            `metric`, `step`, `timestamp_ms` and `value`.
     """
 
     run_id: str
     dataset: MetaDataset
     n_read: int
     full: bool
+    curves: pd.DataFrame
 
     @property
     def n_trials(self) -> int:
@@ -59,6 +65,7 @@ def harvest(  # noqa: PLR0913 - what to read, and how
     *,
     full: bool = False,
     tags: Sequence[str] = ("*",),
+    curves: Sequence[str] = (),
     deadline_s: float | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda _: None,
@@ -70,6 +77,8 @@ def harvest(  # noqa: PLR0913 - what to read, and how
         experiment_names: Which experiments; none for all.
         full: Read everything, also what has not changed as far as time stamps tell.
         tags: Patterns, as a shell has them, of the users' tags that become columns.
+        curves: Patterns of the metrics whose whole curves are read too. Those of the hardware only
+            where a pattern begins with `system/`.
         deadline_s: Give up after so many seconds.
         dry_run: Read, and write nothing.
         progress: Called with how many runs have been read so far.
@@ -93,19 +102,21 @@ def harvest(  # noqa: PLR0913 - what to read, and how
     # Of a database everything is read, and nothing need be remembered.
     before = None
     if store.database is None and not full:
-        before = latest_snapshot(store, _selection(experiment_names))
+        before = latest_snapshot(store, _selection(experiment_names, curves))
     if before is not None and _is_old(before, read_at_ms):
         before = None
     if before is None:
-        runs = store.read_all(experiments, check)
+        runs = store.read_all(experiments, check, curves=curves)
         n_read = len(runs)
     else:
         since_ms = before.read_at_ms - int(OVERLAP_S * 1000)
-        runs, n_read = store.read_since(experiments, before.runs, since_ms, check)
+        runs, n_read = store.read_since(experiments, before.runs, since_ms, check, curves=curves)
     log.info("read", extra={"action": "read", "n_read": n_read, "n_runs": len(runs)})
     dataset = store.dataset_of(runs, experiments, tags=tags)
     check(len(runs))
-    found = Harvest(run_id="", dataset=dataset, n_read=n_read, full=before is None)
+    found = Harvest(
+        run_id="", dataset=dataset, n_read=n_read, full=before is None, curves=curves_of(runs)
+    )
     if dry_run:
         return found
     snapshot = Snapshot(
@@ -114,9 +125,9 @@ def harvest(  # noqa: PLR0913 - what to read, and how
         full_at_ms=before.full_at_ms if before else read_at_ms,
         n_since_full=before.n_since_full + 1 if before else 0,
     )
-    run_id = _write(store, found, snapshot, experiment_names)
+    run_id = _write(store, found, snapshot, experiment_names, curves)
     log.info("written", extra={"action": "written", "run_id": run_id})
-    return Harvest(run_id=run_id, dataset=dataset, n_read=n_read, full=found.full)
+    return replace(found, run_id=run_id)
 
 
 def _is_old(before: Snapshot, now_ms: int) -> bool:
@@ -125,22 +136,30 @@ def _is_old(before: Snapshot, now_ms: int) -> bool:
 
 
 def _write(
-    store: MlflowStore, found: Harvest, snapshot: Snapshot, experiment_names: Sequence[str]
+    store: MlflowStore,
+    found: Harvest,
+    snapshot: Snapshot,
+    experiment_names: Sequence[str],
+    curves: Sequence[str],
 ) -> str:
     dataset = found.dataset
     files = {
         names.DATASET_FILE: dataset.to_parquet(),
         names.QUARANTINE_FILE: dataset.quarantine.to_csv(index=False).encode("utf-8", "replace"),
     }
+    params = {"experiments": ",".join(experiment_names)[:500] or "all"}
+    if curves:
+        files[names.CURVES_FILE] = found.curves.to_parquet(index=False)
+        params["curves"] = ",".join(curves)[:500]
     tags = {names.KIND: "harvest"}
     if store.database is None:
         files[names.RUNS_FILE] = snapshot.runs.to_bytes()
-        tags |= snapshot.tags(_selection(experiment_names))
+        tags |= snapshot.tags(_selection(experiment_names, curves))
     with store.own.run("harvest", tags) as run_id:
         store.own.log_files(run_id, files)
         store.own.log(
             run_id,
-            params={"experiments": ",".join(experiment_names)[:500] or "all"},
+            params=params,
             metrics={
                 "n_trials": len(dataset),
                 "n_quarantined": len(dataset.quarantine),
@@ -151,7 +170,7 @@ def _write(
     return run_id
 
 
-def _selection(experiment_names: Sequence[str]) -> str:
-    """What tells harvests of the same experiments from others."""
-    wanted = json.dumps(sorted(set(experiment_names)))
+def _selection(experiment_names: Sequence[str], curves: Sequence[str]) -> str:
+    """What tells harvests of the same experiments and curves from others."""
+    wanted = json.dumps([sorted(set(experiment_names)), sorted(set(curves))])
     return hashlib.sha256(wanted.encode()).hexdigest()[:16]

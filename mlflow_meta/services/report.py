@@ -69,9 +69,10 @@ def report(
             else f"Nothing was suggested for {experiment_name!r} yet. Run `mlflow-meta suggest -e "
             f"{experiment_name}`."
         )
-    dataset = store.read([experiment_name])
+    curves = {name for o in sought if o.at == "best" for name in o.spellings}
+    dataset = store.read([experiment_name], curves=sorted(curves))
     objective = _objective(dataset, sought, metric, direction)
-    if not dataset.has_curves(objective):  # which takes a harvest
+    if not dataset.has_curves(objective):  # none has a point that counts
         objective = replace(objective, at="last")
     runs = dataset.trials(objective)[["run_id", "value"]]
     runs["got"] = objective.direction.sign * runs["value"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import NothingToLearn, Unreadable
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import connect, is_database, translated
+from mlflow_meta.store.histories import read_curves, source
 from mlflow_meta.store.own_runs import OwnRuns
 from mlflow_meta.store.parse import to_dataset
 from mlflow_meta.store.rest import over, read_changed, read_rest
@@ -106,6 +108,7 @@ class MlflowStore:
         wanted: Sequence[str] = (),
         *,
         tags: Sequence[str] = ("*",),
+        curves: Sequence[str] = (),
         progress: Callable[[int], None] = lambda _: None,
     ) -> MetaDataset:
         """Every run of the experiments that teaches something; all experiments if none is named.
@@ -113,25 +116,32 @@ class MlflowStore:
         Args:
             wanted: Names of experiments.
             tags: Patterns of the users' tags that become columns.
+            curves: Patterns of the metrics whose curves are read too.
             progress: Called with how many runs have been read so far.
         """
         experiments = self.experiments(wanted)
-        return self.dataset_of(self.read_all(experiments, progress), experiments, tags=tags)
+        runs = self.read_all(experiments, progress, curves=curves)
+        return self.dataset_of(runs, experiments, tags=tags)
 
     @translated
     def read_all(
-        self, experiments: Sequence[Experiment], progress: Callable[[int], None] = lambda _: None
+        self,
+        experiments: Sequence[Experiment],
+        progress: Callable[[int], None] = lambda _: None,
+        *,
+        curves: Sequence[str] = (),
     ) -> Runs:
         """Every active run of some experiments: from the database where it can be read.
 
         Args:
             experiments: Which.
             progress: Called with how many runs have been read so far; what it raises ends it.
+            curves: Patterns of the metrics whose curves are read too, see `curves.wanted`.
         """
         if self.database is not None:
             try:
                 named = {e.experiment_id: e.name for e in experiments}
-                return without_secrets(read_sql(self.database, named, progress))
+                return without_secrets(read_sql(self.database, named, progress, patterns=curves))
             except Unreadable as error:
                 log.warning(
                     "The database can't be read directly (%s): reading over REST.",
@@ -140,7 +150,16 @@ class MlflowStore:
                 )
                 self.database = None
         ids = [e.experiment_id for e in experiments]
-        return without_secrets(read_rest(over(self.client), ids, progress))
+        runs = read_rest(over(self.client), ids, progress)
+        return without_secrets(self._with_curves(runs, curves, progress))
+
+    def _with_curves(
+        self, runs: Runs, patterns: Sequence[str], progress: Callable[[int], None]
+    ) -> Runs:
+        if not patterns:
+            return runs
+        found = read_curves(source(self.client), runs, patterns, progress)
+        return replace(runs, curves=found)
 
     @translated
     def read_since(
@@ -149,6 +168,8 @@ class MlflowStore:
         before: Runs,
         since_ms: int,
         progress: Callable[[int], None] = lambda _: None,
+        *,
+        curves: Sequence[str] = (),
     ) -> tuple[Runs, int]:
         """The active runs, of which those that have not changed are taken from `before`.
 
@@ -157,6 +178,7 @@ class MlflowStore:
             before: What was read last time.
             since_ms: When that began, less what clocks may differ by.
             progress: Called with how many runs have been read so far; what it raises ends it.
+            curves: Patterns of the metrics whose curves are read too: the same as last time.
 
         Returns:
             The runs, and how many of them were read anew. Edited tags, deletions and restorations
@@ -167,6 +189,7 @@ class MlflowStore:
         fresh = read_changed(
             over(self.client), ids, since_ms=since_ms, open_ids=open_ids, check=progress
         )
+        fresh = self._with_curves(fresh, curves, progress)
         kept = before.without(open_ids).ended_before(since_ms)
         return without_secrets(joined([kept, fresh])), len(fresh)
 

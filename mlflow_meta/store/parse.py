@@ -18,7 +18,7 @@ from mlflow.entities import Experiment
 
 from mlflow_meta.columns import type_texts
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.store import names, quarantine
+from mlflow_meta.store import curves, names, quarantine
 from mlflow_meta.store.hardware import hardware_of, is_hardware
 from mlflow_meta.store.inputs import HISTORY, DatasetFacts, code_of, dataset_of, signature_of
 from mlflow_meta.store.runs import DATABRICKS_PREFIX, MLFLOW_PREFIX, Runs, by_key
@@ -29,7 +29,6 @@ MAX_PARAMS = 1000  # names of params that become columns; the most used ones
 MAX_METRICS = 1000
 MAX_FEATURES = 200  # columns of a data set that become columns of ours
 MAX_TAGS = 200  # tags of users that become columns of ours
-SYSTEM = "system/"  # prefix of MLflow's own metrics of the hardware
 LAST_MS = 4_102_444_800_000  # the year 2100: later times are in another unit, or made up
 
 _HARDWARE = {
@@ -69,6 +68,7 @@ def to_dataset(
     columns: dict[str, object] = {
         **_texts("params.", kept.params, len(kept), MAX_PARAMS, _is_param, remarks),
         **_metrics(_objective_metrics(kept), len(kept), remarks),
+        **_curves(kept, remarks),
         **_texts("tags.", kept.tags, len(kept), MAX_TAGS, _is_tag(tags), remarks),
         **_hardware(kept),
         **_dataset_columns(datasets, fact),
@@ -180,15 +180,9 @@ def _objective_metrics(runs: Runs) -> pa.Table:
         return metrics
     key = metrics["key"].combine_chunks()
     texts = key.dictionary.to_pylist()
-    system = np.array([text.startswith(SYSTEM) for text in texts])
-    ours = np.array([text.startswith(names.PREDICTED) for text in texts])
+    system = np.array([text.startswith(curves.SYSTEM) for text in texts])
     codes = key.indices.to_numpy()
-    suggested = np.zeros(len(runs), dtype=bool)
-    for tag, owners, _ in by_key(runs.tags):
-        if tag == names.RANK:
-            suggested[owners] = True
-    # What we predicted for a suggested run is no result of that run.
-    dropped = system[codes] | (ours[codes] & suggested[metrics["run"].to_numpy()])
+    dropped = system[codes] | curves.predicted(runs, metrics)
     return metrics.filter(pa.array(~dropped)) if dropped.any() else metrics
 
 
@@ -212,6 +206,23 @@ def _metrics(metrics: pa.Table, n: int, remarks: list[str]) -> dict[str, object]
         if np.any(step.to_numpy() != 0):
             steps[f"step.{name}"] = _integers(rows, step.to_numpy(), n)
     return {**last, **steps}
+
+
+def _curves(runs: Runs, remarks: list[str]) -> dict[str, object]:
+    """The best values of each curve, and at which step those were where some were not 0."""
+    remarks += curves.remarks(runs.curves)
+    found = list(curves.extremes(runs.curves))
+    counts = [(key, len(rows)) for key, rows, _ in found]
+    allowed = _most_used(counts, MAX_METRICS, "curves of metrics.", remarks)
+    columns: dict[str, object] = {}
+    for key, rows, extremes in found:
+        for name, (values, steps) in extremes.items() if key in allowed else ():
+            column = np.full(len(runs), np.nan)
+            column[rows] = values
+            columns[f"{name}.{key}"] = column
+            if np.any(steps != 0):
+                columns[f"{name}_step.{key}"] = _integers(rows, steps, len(runs))
+    return columns
 
 
 def _integers(rows: np.ndarray, values: np.ndarray, n: int) -> pd.Series:
@@ -262,7 +273,7 @@ def _distinct(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.nda
 def _hardware(runs: Runs) -> dict[str, object]:
     n = len(runs)
     tags, by_tags = _gathered(runs.tags, n, is_hardware)
-    system, by_system = _gathered(runs.metrics, n, lambda key: key.startswith(SYSTEM))
+    system, by_system = _gathered(runs.metrics, n, lambda key: key.startswith(curves.SYSTEM))
     of_run, first = _distinct([by_tags, by_system], n)
     facts = [hardware_of(tags[by_tags[run]], system[by_system[run]]) for run in first.tolist()]
     known = {name for fact in facts for name in fact}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.service_pb2 import SearchRuns
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.rest_utils import http_request
+from requests import Response
 from requests.exceptions import RequestException
 
 from mlflow_meta.errors import StoreRefused, Unreachable
@@ -52,6 +53,7 @@ CONTEXT_TAG = "mlflow.data.context"
 
 Ask = Callable[[dict[str, Any]], bytes]
 Check = Callable[[int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,7 @@ def over(client: MlflowClient) -> Ask:
             raise_on_status=False,
             json=body,
         )
-        if answer.status_code != 200:
-            raise MlflowException(
-                f"{answer.status_code} {answer.text[:200]}", error_code=_code(answer.status_code)
-            )
-        return bytes(answer.content)
+        return content_of(answer)
 
     def by_store(body: dict[str, Any]) -> bytes:
         view = ViewType.from_string(body["run_view_type"].removesuffix("_ONLY").lower() + "_only")
@@ -98,6 +96,19 @@ def over(client: MlflowClient) -> Ask:
         return str(message_to_json(message)).encode()
 
     return by_http if credentials else by_store
+
+
+def content_of(answer: Response) -> bytes:
+    """The body of an answer that is one.
+
+    Raises:
+        MlflowException: If it is not, with a code that tells whether to ask again, see `patiently`.
+    """
+    if answer.status_code != 200:
+        raise MlflowException(
+            f"{answer.status_code} {answer.text[:200]}", error_code=_code(answer.status_code)
+        )
+    return bytes(answer.content)
 
 
 def read_rest(ask: Ask, experiment_ids: Sequence[str], check: Check = lambda _: None) -> Runs:
@@ -194,7 +205,7 @@ def _page(
         "max_results": window.page,
         "order_by": ["attributes.start_time ASC"],
     }
-    runs = _answered(ask, body)
+    runs = patiently(lambda: _decoded(ask(body)))
     if len(runs) < window.page:
         return _columns(runs), []
     starts = [run.info.start_time for run in runs]
@@ -219,11 +230,11 @@ def _page(
     return _columns(runs), [*(Window(a + 1, b) for a, b in spans if b > a), *rest]
 
 
-def _answered(ask: Ask, body: dict[str, Any]) -> list[_Run]:
+def patiently(request: Callable[[], T]) -> T:
     """The answer to a request that may be repeated as often as it takes."""
     for attempt in range(ATTEMPTS):
         try:
-            return _decoded(ask(body))
+            return request()
         except (MlflowException, RequestException, ValueError, OSError) as error:
             status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
             if status in FINAL:
@@ -292,14 +303,19 @@ _DECODER = msgspec.json.Decoder(_Answer, strict=False)
 
 
 def _decoded(content: bytes) -> list[_Run]:
+    return decoded(content, _DECODER).runs
+
+
+def decoded(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """A JSON document, also one with what JSON forbids and MLflow's servers write all the same."""
     try:
-        return _DECODER.decode(content).runs
+        return decoder.decode(content)
     except msgspec.DecodeError:
-        # Python's own parser takes what JSON forbids and some server wrote: NaN, half a character.
+        # Python's own parser takes them: NaN, half a character.
         text = content.decode("utf-8", "replace")
         plain = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
         raw = msgspec.json.decode(_without_nan(plain))
-        return msgspec.convert(raw, _Answer, strict=False).runs
+        return msgspec.convert(raw, decoder.type, strict=False)
 
 
 def _without_nan(content: bytes) -> bytes:
@@ -355,7 +371,7 @@ def _points(rows: Sequence[Sequence[_Point]]) -> pa.Table:
     columns = [
         _owners(rows),
         _coded([point.key for point in points]),
-        pa.array([_number(point.value) for point in points], pa.float64()),
+        pa.array([number(point.value) for point in points], pa.float64()),
         pa.array([point.timestamp for point in points], pa.int64()),
         pa.array([point.step for point in points], pa.int64()),
     ]
@@ -371,7 +387,8 @@ def _coded(texts: list[str]) -> pa.Array:
     return pa.array(texts, pa.string()).dictionary_encode().cast(KEY)
 
 
-def _number(value: float | str | None) -> float:
+def number(value: float | str | None) -> float:
+    """A metric's value; NaN where it is none."""
     try:
         return float(value if value is not None else "nan")
     except ValueError:

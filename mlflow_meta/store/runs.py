@@ -1,11 +1,11 @@
 """What was read of many runs, as columns: the form in which both readers hand runs over.
 
 n    runs
-m    items of one kind; an item is a param, tag, metric or data set
+m    items of one kind; an item is a param, tag, metric, data set, or a point of a curve
 run  position of an item's run in `infos`, int32 in [0, n)
 
 Both readers give the same tables to the byte: runs in the order of (start_time, run_id), items in
-the order of (key, run).
+the order of (key, run), and points of a curve in that of (step, time, value).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -83,6 +83,7 @@ class Runs:
         tags: `(m,)` rows of `TEXTS`; MLflow's own only as far as `MLFLOW_TAGS` says.
         metrics: `(m,)` rows of `METRICS`: the last value of each.
         inputs: `(m,)` rows of `INPUTS`.
+        curves: `(m,)` rows of `METRICS`: the points of those curves that were asked for.
     """
 
     infos: pa.Table
@@ -90,6 +91,7 @@ class Runs:
     tags: pa.Table
     metrics: pa.Table
     inputs: pa.Table
+    curves: pa.Table = field(default_factory=METRICS.empty_table)
 
     def __len__(self) -> int:
         return int(self.infos.num_rows)
@@ -134,7 +136,7 @@ class Runs:
         last = np.ones(len(order), dtype=bool)
         last[:-1] = ids[order][1:] != ids[order][:-1]
         runs = self if _is_range(order) and last.all() else self.rows(order[last])
-        tables = {name: _sorted(getattr(runs, name)) for name in _ITEMS}
+        tables = {name: ordered(getattr(runs, name)) for name in _ITEMS}
         return replace(runs, infos=runs.infos.combine_chunks(), **tables)
 
     def to_bytes(self) -> bytes:
@@ -237,8 +239,9 @@ _SCHEMAS = {
     "tags": TEXTS,
     "metrics": METRICS,
     "inputs": INPUTS,
+    "curves": METRICS,
 }
-_ITEMS = tuple(field.name for field in fields(Runs) if field.name != "infos")
+_ITEMS = tuple(table.name for table in fields(Runs) if table.name != "infos")
 
 
 def by_key(table: pa.Table) -> Iterator[tuple[str, np.ndarray, pa.Array]]:
@@ -278,8 +281,8 @@ def _moved(table: pa.Table, moved: np.ndarray) -> pa.Table:
     return _with_runs(table.filter(pa.array(kept)), runs[kept])
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """By (key, run); points of a curve also by (step, time). Keys without use are dropped."""
+def ordered(table: pa.Table) -> pa.Table:
+    """By (key, run); points of a curve also by (step, time, value). Unused keys are dropped."""
     table = table.combine_chunks().unify_dictionaries()
     if not table.num_rows:
         return table.schema.empty_table()
@@ -293,6 +296,9 @@ def _sorted(table: pa.Table) -> pa.Table:
         order = np.lexsort((ranks["context"], ranks["digest"], position))
     else:
         order = np.argsort(position, kind="stable")
+        if "step" in table.column_names and (np.diff(position[order]) == 0).any():
+            step, time, value = (table[c].to_numpy() for c in ("step", "timestamp_ms", "value"))
+            order = np.lexsort((value, time, step, position))
     return table if _is_range(order) else table.take(pa.array(order))
 
 

@@ -1,34 +1,20 @@
-"""Reading runs straight from the tracking server's database: read-only, and in one transaction.
-
-ADBC hands over SQLite's and Postgres' rows as Arrow columns, `mysql` MySQL's and MariaDB's;
-SQLAlchemy does it for the others.
-"""
+"""Reading runs straight from the tracking server's database; `databases` knows how to ask it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
-from adbc_driver_manager import Error as AdbcError
-from adbc_driver_manager import dbapi
-from adbc_driver_postgresql import dbapi as postgres
-from adbc_driver_sqlite import dbapi as sqlite
-from sqlalchemy.dialects import postgresql as postgres_dialect
-from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.engine import Dialect
 
 from mlflow_meta.errors import Unreadable
-from mlflow_meta.store import mysql
+from mlflow_meta.store import curves
+from mlflow_meta.store.databases import Query, Select, asking
 from mlflow_meta.store.runs import (
     DATABRICKS_PREFIX,
     INFOS,
@@ -39,12 +25,11 @@ from mlflow_meta.store.runs import (
     MLFLOW_TAGS,
     TEXTS,
     Runs,
+    ordered,
     relevant,
     shortened,
 )
-from mlflow_meta.store.secrets import REDACTED
 
-BATCH_ROWS = 50_000  # rows of one batch; bounds what is in memory beside the columns
 _REVISIONS = """
 2d6e25af4d3e acf3f17fdcc7 867495a8f9d4 5b0e9adcef9c 4465047574b1 f5a4f2784254
 0584bdc529eb 400f98739977 6953534de441 bda7b8c39065 cbc13b556ace 770bee3ae1dd
@@ -58,9 +43,6 @@ b7e4c1a90f23 a8b9c0d1e2f3 c1d2e3f4a5b6 c3d9e7f1a2b4 6f8d9c3b2a1e 1971f2d9a75b
 KNOWN_SCHEMAS = frozenset(_REVISIONS.split())
 """Revisions of MLflow's schema, 2.9 to 3.17, whose tables of runs are as read here."""
 
-Batches = Iterator[pa.RecordBatch]
-Select = sa.Select[Any]
-Query = Callable[[Select], Batches]
 Keep = Callable[[pa.Table], pa.Table]
 CONTEXT_TAG = "mlflow.data.context"
 T = TypeVar("T")
@@ -75,12 +57,14 @@ class _Items:
         select: The question; the first column is the run's id, the others are the schema's.
         run: The run's id in it.
         keep: What is kept of a batch of answers.
+        by_run: Whether `keep` must see all that a run has; then the answers come run by run.
     """
 
     schema: pa.Schema
     select: Select
     run: sa.ColumnElement[str]
     keep: Keep
+    by_run: bool = False
 
 
 _RUNS = sa.table(
@@ -94,6 +78,7 @@ _PARAMS = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 _TAGS = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _POINTS = ("run_uuid", "key", "value", "timestamp", "step", "is_nan")
 _LATEST = sa.table("latest_metrics", *map(sa.column, _POINTS))
+_HISTORY = sa.table("metrics", *map(sa.column, _POINTS))
 _DATASETS = sa.table(
     "datasets",
     *map(sa.column, ("dataset_uuid", "name", "digest", "dataset_schema", "dataset_profile")),
@@ -113,24 +98,24 @@ def read_sql(
     uri: str,
     experiments: dict[str, str],
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    patterns: Sequence[str] = (),
 ) -> Runs:
     """The active runs of some experiments.
 
     Args:
         uri: The database, as SQLAlchemy spells it.
         experiments: Id -> name, as the tracking server has them.
-        progress: Called with how many runs there are.
+        progress: Called with how many runs there are; what it raises ends the reading.
+        patterns: Of the metrics whose curves are read too, see `curves.wanted`.
 
     Raises:
         Unreadable: If it can't be read, is of a schema that is not known here, or is not the
             tracking server's. Nothing was changed; read over REST instead.
     """
-    try:
-        with _open(uri) as query:
-            _check(query, experiments)
-            return _read(query, list(experiments), progress)
-    except (AdbcError, sa.exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
-        raise Unreadable(_one_line(error, uri)) from error
+    with asking(uri) as query:
+        _check(query, experiments)
+        return _read(query, list(experiments), progress, patterns)
 
 
 def _check(query: Query, experiments: dict[str, str]) -> None:
@@ -151,74 +136,59 @@ def _check(query: Query, experiments: dict[str, str]) -> None:
             )
 
 
-def _read(query: Query, experiments: list[str], progress: Callable[[int], None]) -> Runs:
+def _read(
+    query: Query,
+    experiments: list[str],
+    progress: Callable[[int], None],
+    patterns: Sequence[str],
+) -> Runs:
     r = _RUNS.c
     wanted = sa.and_(
         r.lifecycle_stage == "active", r.experiment_id.in_([int(e) for e in experiments])
     )
     columns = (r.run_uuid, _text(r.experiment_id), r.status, r.start_time, r.end_time)
-    infos = pa.concat_tables(
-        [
-            INFOS.empty_table(),
-            *(
-                pa.table(batch.columns, names=INFOS.names).cast(INFOS)
-                for batch in query(sa.select(*columns).where(wanted))
-            ),
-        ]
-    )
-    progress(infos.num_rows)
+    batches = query(sa.select(*columns).where(wanted))
+    parts = [pa.table(batch.columns, names=INFOS.names).cast(INFOS) for batch in batches]
+    infos = pa.concat_tables([INFOS.empty_table(), *parts])
+    progress(len(infos))
     total = sum(
         int(count)
         for row in query(sa.select(sa.func.count().label("n")).select_from(_RUNS))
         for count in row.column(0).to_pylist()
     )
     # All of a table is read faster than a part of it that is looked up run by run.
-    part = wanted if 2 * infos.num_rows < total else None
-    ids = infos["run_id"].combine_chunks()
-    t, d, i = _TAGS.c, _DATASETS.c, _INPUTS.c
-    ours = sa.or_(
-        _exact(sa.func.substr(t.key, 1, len(MLFLOW_PREFIX))) != _exact(sa.literal(MLFLOW_PREFIX)),
-        t.key.in_(MLFLOW_TAGS),
-        sa.func.substr(t.key, 1, len(DATABRICKS_PREFIX)) == DATABRICKS_PREFIX,
-    )
-    inputs = (
-        sa.select(
-            i.destination_id,
-            d.name,
-            d.digest,
-            *(sa.func.coalesce(column, "") for column in (d.dataset_schema, d.dataset_profile)),
-            sa.func.coalesce(_INPUT_TAGS.c.value, ""),
-        )
-        .join(_DATASETS, d.dataset_uuid == i.source_id)
-        .outerjoin(
-            _INPUT_TAGS,
-            sa.and_(
-                _INPUT_TAGS.c.input_uuid == i.input_uuid,
-                _exact(_INPUT_TAGS.c.name) == _exact(sa.literal(CONTEXT_TAG)),
-            ),
-        )
-        .where(i.source_type == "DATASET", i.destination_type == "RUN")
-    )
+    part = wanted if 2 * len(infos) < total else None
+    runs = Runs(infos=infos, **_items(query, _QUESTIONS, infos, part, progress)).in_order()
+    if not patterns:
+        return runs
+    asked = {"curves": _curves_of(runs, patterns)}
+    found = _items(query, asked, runs.infos, part, progress)["curves"]
+    return replace(runs, curves=ordered(found.filter(pa.array(~curves.predicted(runs, found)))))
 
-    wanted_of = {
-        "params": _Items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, shortened),
-        "tags": _Items(TEXTS, _texts_of(_TAGS).where(ours), t.run_uuid, relevant),
-        "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan),
-        "inputs": _Items(INPUTS, inputs, i.destination_id, _as_read),
-    }
-    tables = {name: [items.schema.empty_table()] for name, items in wanted_of.items()}
+
+def _items(
+    query: Query,
+    questions: Mapping[str, _Items],
+    infos: pa.Table,
+    part: sa.ColumnElement[bool] | None,
+    progress: Callable[[int], None],
+) -> dict[str, pa.Table]:
+    """The answers to some questions, of the runs in `infos`; asked of a part of the runs only."""
+    ids = infos["run_id"].combine_chunks()
+    tables = {name: [items.schema.empty_table()] for name, items in questions.items()}
 
     def batches() -> Iterator[tuple[str, pa.RecordBatch]]:
-        for name, items in wanted_of.items():
+        for name, items in questions.items():
             select = items.select
             if part is not None:
-                select = select.join(_RUNS, r.run_uuid == items.run).where(part)
-            yield from ((name, batch) for batch in query(select))
+                select = select.join(_RUNS, _RUNS.c.run_uuid == items.run).where(part)
+            answers = curves.of_whole_runs(query(select)) if items.by_run else query(select)
+            yield from ((name, batch) for batch in answers)
 
     for name, batch in _one_ahead(batches()):
-        tables[name].append(_of_runs(batch, ids, wanted_of[name]))
-    found = {name: pa.concat_tables(parts) for name, parts in tables.items()}
-    return Runs(infos=infos, **found).in_order()
+        tables[name].append(_of_runs(batch, ids, questions[name]))
+        progress(len(infos))
+    return {name: pa.concat_tables(parts) for name, parts in tables.items()}
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -230,13 +200,12 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _texts_of(table: sa.TableClause) -> Select:
-    return sa.select(table.c.run_uuid, table.c.key, sa.func.coalesce(table.c.value, ""))
-
-
-def _points_of(table: sa.TableClause) -> Select:
-    c = table.c
-    return sa.select(c.run_uuid, c.key, c.value, c.timestamp, c.step, c.is_nan)
+def _curves_of(runs: Runs, patterns: Sequence[str]) -> _Items:
+    """The histories of the metrics that match, run by run."""
+    c = _HISTORY.c
+    keys = pc.unique(curves.wanted(runs, patterns)["key"]).cast(pa.string()).to_pylist()
+    select = _points_of(_HISTORY).where(c.key.in_(keys)).order_by(c.run_uuid)
+    return _Items(METRICS, select, c.run_uuid, _as_points, by_run=True)
 
 
 def _of_runs(batch: pa.RecordBatch, ids: pa.Array, items: _Items) -> pa.Table:
@@ -258,6 +227,10 @@ def _as_read(table: pa.Table) -> pa.Table:
     return table
 
 
+def _as_points(table: pa.Table) -> pa.Table:
+    return curves.kept(_without_nan(table).select(METRICS.names))
+
+
 def _without_nan(table: pa.Table) -> pa.Table:
     """MLflow keeps a NaN as 0 with a mark."""
     value = pc.if_else(table["is_nan"].cast(pa.bool_()), np.nan, table["value"].cast(pa.float64()))
@@ -266,59 +239,6 @@ def _without_nan(table: pa.Table) -> pa.Table:
 
 def _texts(batch: pa.RecordBatch, column: int) -> list[str]:
     return [str(value) for value in batch.column(column).to_pylist()]
-
-
-@contextmanager
-def _open(uri: str) -> Iterator[Query]:
-    """How to ask the database; all answers are of one moment, where the database can do that."""
-    url = sa.make_url(uri)
-    kind = url.get_backend_name()
-    if kind == "sqlite" and url.database:
-        with sqlite.connect(f"{Path(url.database).absolute().as_uri()}?mode=ro") as connection:
-            options = {"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)}
-            yield _asks(connection, sqlite_dialect.dialect(), options)
-    elif kind == "postgresql":
-        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with postgres.connect(plain) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            dialect = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-            yield _asks(connection, dialect, {})
-    elif kind in ("mysql", "mariadb"):
-        with mysql.asking(url) as query:
-            yield query
-    else:
-        with _asks_sqlalchemy(uri) as query:
-            yield query
-
-
-def _asks(connection: dbapi.Connection, dialect: Dialect, options: dict[str, str]) -> Query:
-    def query(select: Select) -> Batches:
-        text = str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-        with connection.cursor() as cursor:
-            if options:
-                cursor.adbc_statement.set_options(**options)
-            cursor.execute(text)
-            yield from cursor.fetch_record_batch()
-
-    return query
-
-
-@contextmanager
-def _asks_sqlalchemy(uri: str) -> Iterator[Query]:
-    engine = sa.create_engine(uri)
-
-    def query(select: Select) -> Batches:
-        rows = connection.execution_options(stream_results=True).execute(select)
-        for part in rows.partitions(BATCH_ROWS):
-            columns = [pa.array(column) for column in zip(*part, strict=True)]
-            yield pa.RecordBatch.from_arrays(columns, [str(i) for i in range(len(columns))])
-
-    try:
-        with engine.connect() as connection:
-            yield query
-    finally:
-        engine.dispose()
 
 
 def _text(column: sa.ColumnClause[object]) -> sa.ColumnElement[str]:
@@ -330,10 +250,43 @@ def _exact(text: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
     return sa.cast(text, sa.String().with_variant(sa.LargeBinary(), "mysql", "mariadb"))
 
 
-def _one_line(error: Exception, uri: str) -> str:
-    """What went wrong, without the password: drivers repeat addresses that they can't read."""
-    text = re.sub(r"(?<=://)\S*@", f"{REDACTED}@", " ".join(str(error).split()))
-    password = uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    for secret in {password, unquote(password)} - {""}:
-        text = text.replace(secret, REDACTED)
-    return text[:200]
+def _texts_of(table: sa.TableClause) -> Select:
+    return sa.select(table.c.run_uuid, table.c.key, sa.func.coalesce(table.c.value, ""))
+
+
+def _points_of(table: sa.TableClause) -> Select:
+    c = table.c
+    return sa.select(c.run_uuid, c.key, c.value, c.timestamp, c.step, c.is_nan)
+
+
+def _tags_of() -> Select:
+    key = _TAGS.c.key
+    ours = sa.or_(
+        _exact(sa.func.substr(key, 1, len(MLFLOW_PREFIX))) != _exact(sa.literal(MLFLOW_PREFIX)),
+        key.in_(MLFLOW_TAGS),
+        sa.func.substr(key, 1, len(DATABRICKS_PREFIX)) == DATABRICKS_PREFIX,
+    )
+    return _texts_of(_TAGS).where(ours)
+
+
+def _inputs_of() -> Select:
+    d, i, tag = _DATASETS.c, _INPUTS.c, _INPUT_TAGS.c
+    texts = (d.dataset_schema, d.dataset_profile, tag.value)
+    is_context = _exact(tag.name) == _exact(sa.literal(CONTEXT_TAG))
+    return (
+        sa.select(
+            i.destination_id, d.name, d.digest, *(sa.func.coalesce(text, "") for text in texts)
+        )
+        .join(_DATASETS, d.dataset_uuid == i.source_id)
+        .outerjoin(_INPUT_TAGS, sa.and_(tag.input_uuid == i.input_uuid, is_context))
+        .where(i.source_type == "DATASET", i.destination_type == "RUN")
+    )
+
+
+_QUESTIONS = {
+    "params": _Items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, shortened),
+    "tags": _Items(TEXTS, _tags_of(), _TAGS.c.run_uuid, relevant),
+    "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan),
+    "inputs": _Items(INPUTS, _inputs_of(), _INPUTS.c.destination_id, _as_read),
+}
+"""What is asked of all runs: one table of `Runs` each."""
