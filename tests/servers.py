@@ -107,7 +107,9 @@ def mariadb(programs: Sequence[str]) -> Iterator[str]:
             capture_output=True,
             cwd=folder,
         )
-        process = subprocess.Popen([*as_user, server, *first, *options.split()], cwd=folder)
+        process = subprocess.Popen(
+            [*as_user, server, *first, *options.split()], cwd=folder, stderr=subprocess.DEVNULL
+        )
         try:
             _create_database(process, port, "mlflow")
             yield f"mysql+pymysql://root@127.0.0.1:{port}/mlflow"

@@ -125,7 +125,7 @@ def test_what_the_server_cuts_is_not_taken_for_whole(
     store = MlflowStore(filled)
     whole = meta(store)
     monkeypatch.setattr(mysql, "MAX_RUN_BYTES", 1000)
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable, match="may not be whole"):
         read_sql(filled, experiments(store))
     assert meta(store) == whole
 
