@@ -235,9 +235,9 @@ def test_a_server_gives_the_bytes_of_its_database_whatever_it_offers_and_whateve
         assert n > 3
     faults = [("drop_before", 0), ("drop_after", 0), ("partial", 0), ("status", 400)]
     faults += [("status", 503), ("status_after", 502)]
-    for action, status in faults:
-        for i in range(1, n + 1):
-            requests(Fault(action, match=HISTORY, n=i, status=status or 500))
+    for i in range(max(n, len(faults))):
+        action, status = faults[i % len(faults)]
+        requests(Fault(action, match=HISTORY, n=i % n + 1, status=status or 500))
     proxy.arm(Fault("status", match=HISTORY, times=None, status=503))
     with pytest.raises(Unreachable, match="Nothing was written"):
         by_rest(proxy.url, "loss")
