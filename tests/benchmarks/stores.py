@@ -73,12 +73,17 @@ COLUMNS = {
 Rows = dict[str, list[tuple[Any, ...]]]  # table -> rows, in the order of COLUMNS
 
 
+SHIFT = "UPDATE runs SET start_time = start_time + {by_ms}, end_time = end_time + {by_ms}"
+
+
 class Database(Protocol):
     """What all databases can do; what is written is there for others when the block ends."""
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None: ...
 
     def end_run(self, run_uuid: str, end_ms: int) -> None: ...
+
+    def shift_times(self, by_ms: int) -> None: ...
 
     def select(self, query: str) -> list[tuple[Any, ...]]: ...
 
@@ -152,6 +157,12 @@ def change(uri: str, share: float, *, now_ms: int, seed: int = 1) -> int:
         is_open = np.arange(n_new + n_open) >= n_new
         _insert(database, _runs(datasets, starts_ms, ends, is_open, rng))
     return n_new + len(closing_now)
+
+
+def age(uri: str, by_s: float) -> None:
+    """Make all runs older: what has changed so far did so long before the next harvest."""
+    with _opened(uri) as database:
+        database.shift_times(-round(by_s * 1000))
 
 
 def _fill(uri: str, n_runs: int, seed: int, until_ms: int) -> dict[str, str]:
@@ -319,6 +330,9 @@ class _Sqlite:
             (end_ms, run_uuid),
         )
 
+    def shift_times(self, by_ms: int) -> None:
+        self.connection.execute(SHIFT.format(by_ms=by_ms))
+
     def select(self, query: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(query).fetchall()
 
@@ -340,6 +354,9 @@ class _MySQL:
             "UPDATE runs SET status = 'FINISHED', end_time = %s WHERE run_uuid = %s",
             (end_ms, run_uuid),
         )
+
+    def shift_times(self, by_ms: int) -> None:
+        self.cursor.execute(SHIFT.format(by_ms=by_ms))
 
     def select(self, query: str) -> list[tuple[Any, ...]]:
         self.cursor.execute(query)
@@ -363,6 +380,9 @@ class _Postgres:
             "UPDATE runs SET status = 'FINISHED', end_time = %s WHERE run_uuid = %s",
             (end_ms, run_uuid),
         )
+
+    def shift_times(self, by_ms: int) -> None:
+        self.cursor.execute(SHIFT.format(by_ms=by_ms))
 
     def select(self, query: str) -> list[tuple[Any, ...]]:
         self.cursor.execute(query)
