@@ -12,12 +12,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
-from mlflow_meta.store.harvests import Snapshot, latest_snapshot
+from mlflow_meta.store.harvests import Snapshot, latest_signatures, latest_snapshot
+from mlflow_meta.store.signatures import Signatures, has_silent
 
 OVERLAP_S = 120.0  # by how much the clocks of trainings may be behind ours
 FULL_AFTER_S = 24 * 3600.0  # a harvest reads everything when that was last done so long ago,
@@ -103,7 +104,12 @@ def harvest(  # noqa: PLR0913 - what to read, and how
         since_ms = before.read_at_ms - int(OVERLAP_S * 1000)
         runs, n_read = store.read_since(experiments, before.runs, since_ms, check)
     log.info("read", extra={"action": "read", "n_read": n_read, "n_runs": len(runs)})
-    dataset = store.dataset_of(runs, experiments, tags=tags)
+    signatures = Signatures(of_model={})
+    if has_silent(runs):
+        known = latest_signatures(store, _selection(experiment_names))
+        signatures = store.signatures(runs, known, check)
+    dataset = store.dataset_of(signatures.told(runs), experiments, tags=tags)
+    dataset = replace(dataset, remarks=(*dataset.remarks, *signatures.remarks))
     check(len(runs))
     found = Harvest(run_id="", dataset=dataset, n_read=n_read, full=before is None)
     if dry_run:
@@ -114,7 +120,7 @@ def harvest(  # noqa: PLR0913 - what to read, and how
         full_at_ms=before.full_at_ms if before else read_at_ms,
         n_since_full=before.n_since_full + 1 if before else 0,
     )
-    run_id = _write(store, found, snapshot, experiment_names)
+    run_id = _write(store, found, snapshot, signatures, experiment_names)
     log.info("written", extra={"action": "written", "run_id": run_id})
     return Harvest(run_id=run_id, dataset=dataset, n_read=n_read, full=found.full)
 
@@ -125,7 +131,11 @@ def _is_old(before: Snapshot, now_ms: int) -> bool:
 
 
 def _write(
-    store: MlflowStore, found: Harvest, snapshot: Snapshot, experiment_names: Sequence[str]
+    store: MlflowStore,
+    found: Harvest,
+    snapshot: Snapshot,
+    signatures: Signatures,
+    experiment_names: Sequence[str],
 ) -> str:
     dataset = found.dataset
     files = {
@@ -136,6 +146,9 @@ def _write(
     if store.database is None:
         files[names.RUNS_FILE] = snapshot.runs.to_bytes()
         tags |= snapshot.tags(_selection(experiment_names))
+    if signatures.of_model:
+        files[names.SIGNATURES_FILE] = signatures.to_bytes()
+        tags[names.SIGNATURES] = _selection(experiment_names)
     with store.own_run("harvest", tags) as run_id:
         store.log_files(run_id, files)
         store.log(

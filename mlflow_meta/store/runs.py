@@ -55,6 +55,9 @@ INPUTS = pa.schema(
     ]
 )
 
+OUTPUTS = pa.schema([("run", pa.int32()), ("key", KEY)])  # key: the id of a run's model
+"""One of each run that logged models with MLflow 3, the last by id: mostly they are checkpoints."""
+
 MLFLOW_TAGS = (
     "mlflow.parentRunId",
     "mlflow.log-model.history",
@@ -83,6 +86,7 @@ class Runs:
         tags: `(m,)` rows of `TEXTS`; MLflow's own only as far as `MLFLOW_TAGS` says.
         metrics: `(m,)` rows of `METRICS`: the last value of each.
         inputs: `(m,)` rows of `INPUTS`.
+        outputs: `(m,)` rows of `OUTPUTS`.
     """
 
     infos: pa.Table
@@ -90,6 +94,7 @@ class Runs:
     tags: pa.Table
     metrics: pa.Table
     inputs: pa.Table
+    outputs: pa.Table
 
     def __len__(self) -> int:
         return int(self.infos.num_rows)
@@ -125,6 +130,12 @@ class Runs:
         moved[positions] = np.arange(len(positions), dtype=np.int32)
         items = {name: _moved(getattr(self, name), moved) for name in _ITEMS}
         return Runs(infos=self.infos.take(pa.array(positions)), **items)
+
+    def with_tag(self, key: str, runs: np.ndarray, values: Sequence[str]) -> Runs:
+        """These runs, some of them, `(m,)` positions, with a tag more, `(m,)` values."""
+        keys = pa.array([key] * len(values), pa.string()).dictionary_encode().cast(KEY)
+        more = pa.table([runs.astype(np.int32), keys, pa.array(values, pa.string())], schema=TEXTS)
+        return replace(self, tags=_sorted(pa.concat_tables([self.tags, more])))
 
     def in_order(self) -> Runs:
         """Each run once, the one read last; runs and items in this module's order."""
@@ -237,6 +248,7 @@ _SCHEMAS = {
     "tags": TEXTS,
     "metrics": METRICS,
     "inputs": INPUTS,
+    "outputs": OUTPUTS,
 }
 _ITEMS = tuple(field.name for field in fields(Runs) if field.name != "infos")
 

@@ -31,6 +31,7 @@ from mlflow_meta.store.runs import (
     METRICS,
     MLFLOW_PREFIX,
     MLFLOW_TAGS,
+    OUTPUTS,
     TEXTS,
     Runs,
     relevant,
@@ -171,6 +172,12 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
         .where(i.source_type == "DATASET", i.destination_type == "RUN")
     )
 
+    outputs = (
+        sa.select(i.source_id, sa.func.max(i.destination_id).label("model_id"))
+        .where(i.source_type == "RUN_OUTPUT", i.destination_type == "MODEL_OUTPUT")
+        .group_by(i.source_id)
+    )
+
     def items(
         schema: pa.Schema, select: Select, run: sa.ColumnElement[str], *, keep: Keep = _as_read
     ) -> pa.Table:
@@ -184,6 +191,7 @@ def _read(query: Query, experiments: list[str], progress: Callable[[int], None])
         tags=items(TEXTS, _texts_of(_TAGS).where(ours), t.run_uuid, keep=relevant),
         metrics=items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, keep=_without_nan),
         inputs=items(INPUTS, inputs, i.destination_id),
+        outputs=items(OUTPUTS, outputs, i.source_id),
     ).in_order()
 
 
