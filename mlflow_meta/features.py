@@ -26,6 +26,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 MAX_LEVELS = 20  # categories of a context column; more is text, such as a path or an id
+MAX_GIVEN = 100  # columns of X for the context; fitting takes ever longer with each
 MIN_SUPPORT = 2  # trials that a category needs before it gets a column of its own
 _DECADES = 20.0  # largest over smallest from which a context number is taken on the log scale
 _MONOTONE = 0.9  # gamma from which a context column follows from a parameter
@@ -74,7 +75,10 @@ class Encoder:
     def learn(cls, trials: pd.DataFrame, space: SearchSpace) -> Encoder:
         """Choose the columns from the space and from what varies in the trials' context."""
         chosen = _chosen_columns(trials, space)
-        given, left_out = _context_columns(trials, space)
+        every, left_out = _context_columns(trials, space)
+        given = _best_known(every, trials)
+        why = f"is one of {len(every)} context features; the {MAX_GIVEN} best known are kept"
+        left_out |= {column.name: why for column in every if column not in given}
         both = cls(space, (*chosen, *given), left_out)
         return both._without_copies(len(chosen), trials)
 
@@ -229,6 +233,16 @@ def _context_columns(
         else:
             columns += _level_columns(source, values)
     return columns, left_out
+
+
+def _best_known(columns: list[Column], trials: pd.DataFrame) -> list[Column]:
+    """At most `MAX_GIVEN` of the columns: tasks first, then those whose source most trials have."""
+    if len(columns) <= MAX_GIVEN:
+        return columns
+    known = {source: int(trials[source].notna().sum()) for source in {c.source for c in columns}}
+    ranked = sorted(columns, key=lambda column: (column.source != "task", -known[column.source]))
+    kept = {column.name for column in ranked[:MAX_GIVEN]}
+    return [column for column in columns if column.name in kept]
 
 
 def _number_column(source: str, numbers: Vector) -> Column:

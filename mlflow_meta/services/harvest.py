@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -20,7 +20,8 @@ from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.curves import frame as curves_of
-from mlflow_meta.store.harvests import Snapshot, latest_snapshot
+from mlflow_meta.store.harvests import Snapshot, latest_signatures, latest_snapshot
+from mlflow_meta.store.signatures import Signatures, has_silent
 
 OVERLAP_S = 120.0  # by how much the clocks of trainings may be behind ours
 FULL_AFTER_S = 24 * 3600.0  # a harvest reads everything when that was last done so long ago,
@@ -98,11 +99,12 @@ def harvest(  # noqa: PLR0913 - what to read, and how
             )
         progress(n)
 
+    selection = _selection(experiment_names, curves)
     experiments = store.experiments(experiment_names)
     # Of a database everything is read, and nothing need be remembered.
     before = None
     if store.database is None and not full:
-        before = latest_snapshot(store, _selection(experiment_names, curves))
+        before = latest_snapshot(store, selection)
     if before is not None and _is_old(before, read_at_ms):
         before = None
     if before is None:
@@ -112,7 +114,11 @@ def harvest(  # noqa: PLR0913 - what to read, and how
         since_ms = before.read_at_ms - int(OVERLAP_S * 1000)
         runs, n_read = store.read_since(experiments, before.runs, since_ms, check, curves=curves)
     log.info("read", extra={"action": "read", "n_read": n_read, "n_runs": len(runs)})
-    dataset = store.dataset_of(runs, experiments, tags=tags)
+    signatures = Signatures(of_model={})
+    if has_silent(runs):
+        signatures = store.signatures(runs, latest_signatures(store, selection), check)
+    dataset = store.dataset_of(signatures.told(runs), experiments, tags=tags)
+    dataset = replace(dataset, remarks=(*dataset.remarks, *signatures.remarks))
     check(len(runs))
     found = Harvest(
         run_id="", dataset=dataset, n_read=n_read, full=before is None, curves=curves_of(runs)
@@ -125,7 +131,12 @@ def harvest(  # noqa: PLR0913 - what to read, and how
         full_at_ms=before.full_at_ms if before else read_at_ms,
         n_since_full=before.n_since_full + 1 if before else 0,
     )
-    run_id = _write(store, found, snapshot, experiment_names, curves)
+    files, tags_of_run = _kept(store, found, snapshot, signatures, selection)
+    about = {
+        "experiments": ",".join(experiment_names)[:500] or "all",
+        **({"curves": ",".join(curves)[:500]} if curves else {}),
+    }
+    run_id = _write(store, found, files, tags_of_run, about)
     log.info("written", extra={"action": "written", "run_id": run_id})
     return replace(found, run_id=run_id)
 
@@ -135,35 +146,47 @@ def _is_old(before: Snapshot, now_ms: int) -> bool:
     return age_s > FULL_AFTER_S or age_s < 0 or before.n_since_full + 1 >= FULL_AFTER
 
 
-def _write(
+def _kept(
     store: MlflowStore,
     found: Harvest,
     snapshot: Snapshot,
-    experiment_names: Sequence[str],
-    curves: Sequence[str],
-) -> str:
-    dataset = found.dataset
+    signatures: Signatures,
+    selection: str,
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """What the harvest's run keeps: artifacts, and the tags by which the next one finds them."""
+    quarantine = found.dataset.quarantine.to_csv(index=False)
     files = {
-        names.DATASET_FILE: dataset.to_parquet(),
-        names.QUARANTINE_FILE: dataset.quarantine.to_csv(index=False).encode("utf-8", "replace"),
+        names.DATASET_FILE: found.dataset.to_parquet(),
+        names.QUARANTINE_FILE: quarantine.encode("utf-8", "replace"),
     }
-    params = {"experiments": ",".join(experiment_names)[:500] or "all"}
-    if curves:
-        files[names.CURVES_FILE] = found.curves.to_parquet(index=False)
-        params["curves"] = ",".join(curves)[:500]
     tags = {names.KIND: "harvest"}
+    if len(found.curves):
+        files[names.CURVES_FILE] = found.curves.to_parquet(index=False)
     if store.database is None:
         files[names.RUNS_FILE] = snapshot.runs.to_bytes()
-        tags |= snapshot.tags(_selection(experiment_names, curves))
+        tags |= snapshot.tags(selection)
+    if signatures.of_model:
+        files[names.SIGNATURES_FILE] = signatures.to_bytes()
+        tags[names.SIGNATURES] = selection
+    return files, tags
+
+
+def _write(
+    store: MlflowStore,
+    found: Harvest,
+    files: Mapping[str, bytes],
+    tags: Mapping[str, str],
+    about: Mapping[str, str],
+) -> str:
     with store.own.run("harvest", tags) as run_id:
         store.own.log_files(run_id, files)
         store.own.log(
             run_id,
-            params=params,
+            params=about,
             metrics={
-                "n_trials": len(dataset),
-                "n_quarantined": len(dataset.quarantine),
-                "n_tasks": len(dataset.tasks),
+                "n_trials": len(found.dataset),
+                "n_quarantined": len(found.dataset.quarantine),
+                "n_tasks": len(found.dataset.tasks),
                 "n_read": found.n_read,
             },
         )

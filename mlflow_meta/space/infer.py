@@ -17,6 +17,7 @@ from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector,
 from mlflow_meta.space.search_space import SearchSpace
 
 MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
+MAX_SEARCHED = 200  # params; a run that logs more has dumped all that its program knows
 MAX_LISTED_NUMBERS = 6  # numbers up to which a param was taken from a list, not from a range
 _TRIALS_PER_LISTED = 3  # trials per number that such a list needs
 _USUAL = 0.5  # share of a task's trials from which a param belongs to it
@@ -104,13 +105,17 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             found[name] = _param(values.dropna())
         else:
             left_out[name] = reason
-    conditions = {name: _condition(name, columns, found, tasks) for name in found}
+    is_set = {name: columns[name].notna().to_numpy() for name in found}
+    rare = _beyond_the_cap(is_set)
+    left_out |= rare
+    found = {name: param for name, param in found.items() if name not in rare}
+    conditions = {name: _condition(name, columns, found, is_set, tasks) for name in found}
     for name, when in conditions.items():
         share = columns[name].notna().groupby(tasks).mean().max()
         if when:
             found[name] = _under(found[name], when)
         elif share < _USUAL:
-            left_out[name] = f"is set in {columns[name].notna().sum()} of {len(trials)} runs only"
+            left_out[name] = f"is set in {is_set[name].sum()} of {len(trials)} runs only"
     kept = {name: param for name, param in found.items() if name not in left_out}
     # A param whose parent was left out has lost its condition, and so have its own children.
     while orphans := [name for name, param in kept.items() if set(param.when) - set(kept)]:
@@ -188,21 +193,31 @@ def _unevenness(unit: Vector) -> float:
     return float(np.max(np.abs(unit - np.linspace(0.0, 1.0, len(unit)))))
 
 
+def _beyond_the_cap(is_set: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The params that are not searched since more trials have others, with this as the reason."""
+    ranked = sorted(is_set, key=lambda name: -int(is_set[name].sum()))
+    why = f"is one of {len(is_set)} that vary; the {MAX_SEARCHED} that most runs have are searched"
+    return dict.fromkeys(ranked[MAX_SEARCHED:], why)
+
+
 def _condition(
-    name: str, columns: Mapping[str, pd.Series], found: Mapping[str, Param], tasks: pd.Series
+    name: str,
+    columns: Mapping[str, pd.Series],
+    found: Mapping[str, Param],
+    is_set: Mapping[str, np.ndarray],
+    tasks: pd.Series,
 ) -> When:
     """The choice of another param that decides whether `name` is set; empty if none does."""
-    is_set = columns[name].notna()
-    concerned = tasks.isin(tasks[is_set].unique())
-    if is_set[concerned].all():
+    concerned = tasks.isin(tasks[is_set[name]].unique()).to_numpy()
+    if is_set[name][concerned].all():
         return {}
     for parent, param in found.items():
         if parent == name or not isinstance(param, Categorical):
             continue
-        choices = columns[parent][concerned]
-        if not choices[is_set[concerned]].notna().all():
+        if (is_set[name] & ~is_set[parent]).any():
             continue
-        shares = is_set[concerned].groupby(choices).mean()
+        choices = columns[parent][concerned]
+        shares = columns[name][concerned].notna().groupby(choices).mean()
         always = [choice for choice in param.choices if shares.get(choice, 0.0) >= _CERTAIN]
         never = [choice for choice in param.choices if shares.get(choice, 0.0) <= 1 - _CERTAIN]
         if always and never and len(always) + len(never) == len(param.choices):

@@ -10,6 +10,7 @@ from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.mlflow_store import MlflowStore
 from mlflow_meta.store.runs import Runs
+from mlflow_meta.store.signatures import Signatures
 
 log = logging.getLogger(__name__)
 
@@ -69,3 +70,21 @@ def latest_snapshot(store: MlflowStore, selection: str) -> Snapshot | None:
             extra={"action": "read_everything", "run_id": run.info.run_id},
         )
         return None
+
+
+@translated
+def latest_signatures(store: MlflowStore, selection: str) -> Signatures:
+    """What models have said to the newest finished harvest of these experiments that asked any."""
+    run = store.own.latest("harvest", {names.SIGNATURES: selection})
+    if run is None:
+        return Signatures(of_model={})
+    try:
+        return Signatures.from_bytes(store.own.file(run, names.SIGNATURES_FILE))
+    except (StoreError, ValueError) as error:
+        log.warning(
+            "The signatures of the harvest %s can't be read (%s): the models are asked again.",
+            run.info.run_id,
+            error,
+            extra={"action": "ask_models_again", "run_id": run.info.run_id},
+        )
+        return Signatures(of_model={})

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import yaml
+
 HISTORY: Final = "mlflow.log-model.history"
 
 _LARGEST = 2**53  # above it JSON's numbers are no longer exact, and no data set has so many rows
@@ -100,7 +102,7 @@ def dataset_of(
 def signature_of(history: str) -> DatasetFacts | None:
     """The features of the newest model that has a signature; `history` is the tag `HISTORY`.
 
-    MLflow 2.13 writes signatures into this tag, 3.17 doesn't: it has them in the models' folders.
+    MLflow 2.13 writes signatures into this tag, 3.17 doesn't; see `history_of`.
     """
     for model in _models(history):
         specs = _specs(_unwrapped(_mapping(model.get("signature")).get("inputs")))
@@ -108,6 +110,40 @@ def signature_of(history: str) -> DatasetFacts | None:
         if facts != DatasetFacts():
             return facts
     return None
+
+
+def history_of(mlmodel: str) -> str:
+    """A model's own file as the tag `HISTORY` would have it; empty if it can't be read."""
+    try:
+        model = _mapping(yaml.load(mlmodel, Loader=_TextLoader))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return ""
+    inputs = _mapping(model.get("signature")).get("inputs")
+    flavors = {
+        flavor: {key: version for key, version in _mapping(facts).items() if key in _LIBRARIES}
+        for flavor, facts in _mapping(model.get("flavors")).items()
+        if isinstance(flavor, str)
+    }
+    kept = {
+        "signature": {"inputs": inputs} if isinstance(inputs, str) else None,
+        "flavors": {
+            flavor: {key: text for key, text in found.items() if isinstance(text, str)}
+            for flavor, found in flavors.items()
+        },
+        "mlflow_version": model.get("mlflow_version"),
+    }
+    if not isinstance(kept["mlflow_version"], str):
+        kept["mlflow_version"] = None
+    return json.dumps([kept], sort_keys=True)
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Reads every scalar as the text that it is, and refuses aliases: they nest without end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def code_of(tags: Mapping[str, str]) -> dict[str, str]:

@@ -28,6 +28,8 @@ from mlflow_meta.store.own_runs import OwnRuns
 from mlflow_meta.store.parse import to_dataset
 from mlflow_meta.store.rest import over, read_changed, read_rest
 from mlflow_meta.store.runs import Runs, joined, without_secrets
+from mlflow_meta.store.signatures import Signatures, ask_models
+from mlflow_meta.store.signatures import over as models_over
 from mlflow_meta.store.sql import read_sql
 
 log = logging.getLogger(__name__)
@@ -192,6 +194,15 @@ class MlflowStore:
         fresh = self._with_curves(fresh, curves, progress)
         kept = before.without(open_ids).ended_before(since_ms)
         return without_secrets(joined([kept, fresh])), len(fresh)
+
+    def signatures(
+        self,
+        runs: Runs,
+        before: Signatures,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Signatures:
+        """What models say of the data of runs that tell nothing of it; see `ask_models`."""
+        return ask_models(models_over(self.client), runs, before, progress)
 
     def dataset_of(
         self, runs: Runs, experiments: Sequence[Experiment], *, tags: Sequence[str] = ("*",)

@@ -35,6 +35,7 @@ from mlflow_meta.store.runs import (
     INPUTS,
     KEY,
     METRICS,
+    OUTPUTS,
     TEXTS,
     Runs,
     joined,
@@ -275,6 +276,14 @@ class _Inputs(msgspec.Struct):
     dataset_inputs: list[_Input] = []
 
 
+class _Model(msgspec.Struct, gc=False):
+    model_id: str = ""
+
+
+class _Outputs(msgspec.Struct):
+    model_outputs: list[_Model] = []
+
+
 class _Data(msgspec.Struct):
     params: list[_Item] = []
     tags: list[_Item] = []
@@ -293,6 +302,7 @@ class _Run(msgspec.Struct):
     info: _Info
     data: _Data = msgspec.field(default_factory=_Data)
     inputs: _Inputs = msgspec.field(default_factory=_Inputs)
+    outputs: _Outputs = msgspec.field(default_factory=_Outputs)
 
 
 class _Answer(msgspec.Struct):
@@ -328,6 +338,7 @@ def _columns(runs: Sequence[_Run]) -> Runs:
     infos = [run.info for run in runs]
     inputs = [run.inputs.dataset_inputs for run in runs]
     datasets = list(chain.from_iterable(inputs))
+    models = [sorted({m.model_id for m in run.outputs.model_outputs})[-1:] for run in runs]
     return Runs(
         infos=pa.table(
             [
@@ -352,6 +363,9 @@ def _columns(runs: Sequence[_Run]) -> Runs:
                 _coded([_context(item) for item in datasets]),
             ],
             schema=INPUTS,
+        ),
+        outputs=pa.table(
+            [_owners(models), _coded(list(chain.from_iterable(models)))], schema=OUTPUTS
         ),
     )
 

@@ -55,6 +55,9 @@ INPUTS = pa.schema(
     ]
 )
 
+OUTPUTS = pa.schema([("run", pa.int32()), ("key", KEY)])  # key: the id of a run's model
+"""One of each run that logged models with MLflow 3, the last by id: mostly they are checkpoints."""
+
 MLFLOW_TAGS = (
     "mlflow.parentRunId",
     "mlflow.log-model.history",
@@ -84,6 +87,7 @@ class Runs:
         metrics: `(m,)` rows of `METRICS`: the last value of each.
         inputs: `(m,)` rows of `INPUTS`.
         curves: `(m,)` rows of `METRICS`: the points of those curves that were asked for.
+        outputs: `(m,)` rows of `OUTPUTS`.
     """
 
     infos: pa.Table
@@ -91,6 +95,7 @@ class Runs:
     tags: pa.Table
     metrics: pa.Table
     inputs: pa.Table
+    outputs: pa.Table
     curves: pa.Table = field(default_factory=METRICS.empty_table)
 
     def __len__(self) -> int:
@@ -127,6 +132,12 @@ class Runs:
         moved[positions] = np.arange(len(positions), dtype=np.int32)
         items = {name: _moved(getattr(self, name), moved) for name in _ITEMS}
         return Runs(infos=self.infos.take(pa.array(positions)), **items)
+
+    def with_tag(self, key: str, runs: np.ndarray, values: Sequence[str]) -> Runs:
+        """These runs, some of them, `(m,)` positions, with a tag more, `(m,)` values."""
+        keys = pa.array([key] * len(values), pa.string()).dictionary_encode().cast(KEY)
+        more = pa.table([runs.astype(np.int32), keys, pa.array(values, pa.string())], schema=TEXTS)
+        return replace(self, tags=ordered(pa.concat_tables([self.tags, more])))
 
     def in_order(self) -> Runs:
         """Each run once, the one read last; runs and items in this module's order."""
@@ -240,6 +251,7 @@ _SCHEMAS = {
     "metrics": METRICS,
     "inputs": INPUTS,
     "curves": METRICS,
+    "outputs": OUTPUTS,
 }
 _ITEMS = tuple(table.name for table in fields(Runs) if table.name != "infos")
 

@@ -23,6 +23,7 @@ from mlflow_meta.store.runs import (
     METRICS,
     MLFLOW_PREFIX,
     MLFLOW_TAGS,
+    OUTPUTS,
     TEXTS,
     Runs,
     ordered,
@@ -283,10 +284,20 @@ def _inputs_of() -> Select:
     )
 
 
+def _outputs_of() -> Select:
+    i = _INPUTS.c
+    return (
+        sa.select(i.source_id, sa.func.max(i.destination_id).label("model_id"))
+        .where(i.source_type == "RUN_OUTPUT", i.destination_type == "MODEL_OUTPUT")
+        .group_by(i.source_id)
+    )
+
+
 _QUESTIONS = {
     "params": _Items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, shortened),
     "tags": _Items(TEXTS, _tags_of(), _TAGS.c.run_uuid, relevant),
     "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan),
     "inputs": _Items(INPUTS, _inputs_of(), _INPUTS.c.destination_id, _as_read),
+    "outputs": _Items(OUTPUTS, _outputs_of(), _INPUTS.c.source_id, _as_read),
 }
 """What is asked of all runs: one table of `Runs` each."""
