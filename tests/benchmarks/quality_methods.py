@@ -64,7 +64,7 @@ class Portfolio:
 
     A random forest for each other task predicts the rank of every configuration that is among the
     best of some task; each choice lowers the mean over the tasks of the best rank the most. What
-    is learned on the target is not looked at.
+    is learned on the target is not looked at; without other tasks it is a random search.
     """
 
     def __init__(self, space: SearchSpace, task: str, seed: int) -> None:

@@ -22,7 +22,7 @@ N_TASKS, RUNS_EACH = 19, 200  # other tasks that 50 proposals are made from
 GP_SHARE = 1 / 3  # of GPSampler's seconds, at most
 TRAININGS = {10_000: (60.0, 2.0), 100_000: (300.0, 4.0)}  # runs -> seconds, GB of memory, at most
 N_FEATURES = 30
-PATIENCE = 3.0  # times what is allowed, after which a training is ended
+PATIENCE_S = 900.0  # after which a training is ended
 
 
 def jobs(sizes: list[int]) -> list[Job]:
@@ -41,8 +41,7 @@ def _proposals(method: str) -> Row:
     runs = [scenario.random_runs(task, 0, RUNS_EACH) for task in others]
     history = pd.concat(runs, ignore_index=True)
     last = quality_proposals.run(method, scenario, target, 0, history)[-1]
-    # The cores' seconds: both have one core, and a busy machine does not count.
-    return {"seconds": last["cpu_s"]}
+    return {"wall_s": last["wall_s"], "cpu_s": last["cpu_s"]}
 
 
 def _training(n: int) -> Row:
@@ -52,23 +51,23 @@ def _training(n: int) -> Row:
     answer: Queue[Row] = context.Queue()
     child = context.Process(target=_train, args=(n, answer))
     child.start()
-    child.join(PATIENCE * TRAININGS[n][0])
+    child.join(PATIENCE_S)
     if child.is_alive():
         child.kill()
         child.join()
     if child.exitcode != 0:
-        return {"seconds": float("inf"), "gigabytes": float("inf")}
+        return {"wall_s": float("inf"), "cpu_s": float("inf"), "gigabytes": float("inf")}
     return answer.get(timeout=10)
 
 
 def _train(n: int, answer: Queue[Row]) -> None:
     trials, space = big_history(n)
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     compare(trials, space)
-    seconds = time.perf_counter() - start
+    took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit_bytes = 1 if sys.platform == "darwin" else 1024
-    answer.put({"seconds": seconds, "gigabytes": peak * unit_bytes / 1e9})
+    answer.put({**took, "gigabytes": peak * unit_bytes / 1e9})
 
 
 def big_history(n: int) -> tuple[pd.DataFrame, SearchSpace]:
@@ -93,16 +92,23 @@ def big_history(n: int) -> tuple[pd.DataFrame, SearchSpace]:
 
 
 def report(rows: pd.DataFrame) -> tuple[str, list[Need]]:
-    """Seconds and memory, and how they compare with what is allowed."""
-    found = rows.set_index("what").reindex(columns=["seconds", "gigabytes"])
-    lines = [[what, f"{r.seconds:.1f}", f"{r.gigabytes:.2f}"] for what, r in found.iterrows()]
-    text = table(["50 proposals from 3,800 runs; training", "seconds", "GB"], lines)
-    ratio = found.seconds["propose: ours"] / found.seconds["propose: gp"]
+    """Seconds and memory, and how they compare with what is allowed.
+
+    The ratio is of the cores' seconds, since each of the two has one core and other work on the
+    machine does not count in them; a training's are those of the clock.
+    """
+    found = rows.set_index("what").reindex(columns=["wall_s", "cpu_s", "gigabytes"])
+    lines = [
+        [what, f"{row.wall_s:.1f}", f"{row.cpu_s:.1f}", f"{row.gigabytes:.2f}"]
+        for what, row in found.iterrows()
+    ]
+    text = table(["50 proposals from 3,800 runs; training", "s", "CPU s", "GB"], lines)
+    ratio = found.cpu_s["propose: ours"] / found.cpu_s["propose: gp"]
     needs = [Need(what="time: 50 proposals, ours to GPSampler's", value=ratio, high=GP_SHARE)]
     for n, (seconds, gigabytes) in TRAININGS.items():
         if f"train: {n}" in found.index:
             row = found.loc[f"train: {n}"]
             what = f"time: training on {n:,} runs x {N_FEATURES}"
-            needs.append(Need(what=f"{what}, s", value=row.seconds, high=seconds))
+            needs.append(Need(what=f"{what}, s", value=row.wall_s, high=seconds))
             needs.append(Need(what=f"{what}, GB", value=row.gigabytes, high=gigabytes))
     return text, needs
