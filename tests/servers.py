@@ -80,7 +80,8 @@ def _serving(command: Sequence[str], health: str, environment: dict[str, str]) -
     argv = [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)]
     # MLflow starts uvicorn by name: it must be found beside this Python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | environment | {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env = os.environ | environment | quiet | {"PATH": path}
     with tempfile.TemporaryFile() as log:
         # The server has children: in a session of its own, the whole group can be ended.
         server = subprocess.Popen(argv, stdout=log, stderr=log, env=env, start_new_session=True)
