@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.rest_utils import http_request
 
@@ -144,19 +143,12 @@ def over(client: MlflowClient) -> Fetch:
             stream=True,
         ) as answer:
             content: bytes = answer.raw.read(MAX_BYTES + 1, decode_content=True)
-        if answer.status_code == 404 and b"RESOURCE_DOES_NOT_EXIST" in content:
-            return ""
         if answer.status_code != 200:
             raise OSError(f"{answer.status_code} {content[:200]!r}")
         return _text(content)
 
     def by_store(model: str) -> str:
-        try:
-            location = client.get_logged_model(model).artifact_location
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return ""
-            raise
+        location = client.get_logged_model(model).artifact_location
         with tempfile.TemporaryDirectory() as scratch:
             path = get_artifact_repository(location).download_artifacts(MODEL_FILE, scratch)
             with Path(path).open("rb") as file:
