@@ -23,7 +23,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request
 
 from mlflow_meta.store import curves
-from mlflow_meta.store.rest import SIDE_BY_SIDE, Check, content_of, decoded, number, patiently
+from mlflow_meta.store.answers import decoded, number
+from mlflow_meta.store.rest import SIDE_BY_SIDE, Check, content_of, patiently
 from mlflow_meta.store.runs import KEY, METRICS, Runs, by_key, ordered
 
 MOST_POINTS = 25_000  # MLflow's own limit of one answer

@@ -7,7 +7,6 @@ one that is deleted while they are followed. A start time never changes.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import deque
@@ -17,9 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
-import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
@@ -30,17 +27,10 @@ from requests import Response
 from requests.exceptions import RequestException
 
 from mlflow_meta.errors import StoreRefused, Unreachable
+from mlflow_meta.store.answers import as_columns, runs_in
 from mlflow_meta.store.runs import (
-    INFOS,
-    INPUTS,
-    KEY,
-    METRICS,
-    OUTPUTS,
-    TEXTS,
     Runs,
     joined,
-    relevant,
-    shortened,
 )
 
 PAGE = 500  # runs of one request: some 3 MB, and a second of the server's time
@@ -50,7 +40,6 @@ IDS = 100  # run ids in one filter
 ATTEMPTS = 6
 FIRST_WAIT_S = 0.1  # before the second attempt; doubled before each further one
 FINAL = (401, 403, 404)  # answers that asking again does not change
-CONTEXT_TAG = "mlflow.data.context"
 
 Ask = Callable[[dict[str, Any]], bytes]
 Check = Callable[[int], None]
@@ -206,9 +195,9 @@ def _page(
         "max_results": window.page,
         "order_by": ["attributes.start_time ASC"],
     }
-    runs = patiently(lambda: _decoded(ask(body)))
+    runs = patiently(lambda: runs_in(ask(body)))
     if len(runs) < window.page:
-        return _columns(runs), []
+        return as_columns(runs), []
     starts = [run.info.start_time for run in runs]
     last = starts[-1]
     if last == starts[0]:  # the next page would be the same
@@ -217,7 +206,7 @@ def _page(
                 f"More than {LARGEST_PAGE} runs began at the same time ({last} ms): they can't be "
                 "told apart over REST. Pass --store-uri with the address of the database."
             )
-        return _columns(runs), [Window(last, window.high_ms, min(8 * window.page, LARGEST_PAGE))]
+        return as_columns(runs), [Window(last, window.high_ms, min(8 * window.page, LARGEST_PAGE))]
     high = window.high_ms
     if high is None:
         # Two halves where most of what is left may lie, and one for what has begun meanwhile.
@@ -228,7 +217,7 @@ def _page(
     cuts = np.linspace(last - 1, high, (SIDE_BY_SIDE if rest else 2) + 1).astype(np.int64)
     cuts[-1] = high
     spans = pairwise(cuts.tolist())
-    return _columns(runs), [*(Window(a + 1, b) for a, b in spans if b > a), *rest]
+    return as_columns(runs), [*(Window(a + 1, b) for a, b in spans if b > a), *rest]
 
 
 def patiently(request: Callable[[], T]) -> T:
@@ -246,171 +235,6 @@ def patiently(request: Callable[[], T]) -> T:
         f"The tracking server did not answer {ATTEMPTS} times: {failure}. Nothing was written; "
         "run the same command again when it is back."
     )
-
-
-class _Item(msgspec.Struct, gc=False):
-    key: str = ""
-    value: str | None = ""
-
-
-class _Point(msgspec.Struct, gc=False):
-    key: str = ""
-    value: float | str | None = 0.0  # protobuf writes NaN and infinities as texts
-    timestamp: int = 0
-    step: int = 0
-
-
-class _Dataset(msgspec.Struct, gc=False):
-    name: str = ""
-    digest: str = ""
-    schema: str | None = None
-    profile: str | None = None
-
-
-class _Input(msgspec.Struct):
-    dataset: _Dataset = msgspec.field(default_factory=_Dataset)
-    tags: list[_Item] = []
-
-
-class _Inputs(msgspec.Struct):
-    dataset_inputs: list[_Input] = []
-
-
-class _Model(msgspec.Struct, gc=False):
-    model_id: str = ""
-
-
-class _Outputs(msgspec.Struct):
-    model_outputs: list[_Model] = []
-
-
-class _Data(msgspec.Struct):
-    params: list[_Item] = []
-    tags: list[_Item] = []
-    metrics: list[_Point] = []
-
-
-class _Info(msgspec.Struct, gc=False):
-    run_id: str
-    experiment_id: str
-    status: str = "RUNNING"
-    start_time: int = 0
-    end_time: int | None = None
-
-
-class _Run(msgspec.Struct):
-    info: _Info
-    data: _Data = msgspec.field(default_factory=_Data)
-    inputs: _Inputs = msgspec.field(default_factory=_Inputs)
-    outputs: _Outputs = msgspec.field(default_factory=_Outputs)
-
-
-class _Answer(msgspec.Struct):
-    runs: list[_Run] = []
-
-
-_DECODER = msgspec.json.Decoder(_Answer, strict=False)
-
-
-def _decoded(content: bytes) -> list[_Run]:
-    return decoded(content, _DECODER).runs
-
-
-def decoded(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """A JSON document, also one with what JSON forbids and MLflow's servers write all the same."""
-    try:
-        return decoder.decode(content)
-    except msgspec.DecodeError:
-        # Python's own parser takes them: NaN, half a character.
-        text = content.decode("utf-8", "replace")
-        plain = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
-        raw = msgspec.json.decode(_without_nan(plain))
-        return msgspec.convert(raw, decoder.type, strict=False)
-
-
-def _without_nan(content: bytes) -> bytes:
-    for word in (b"NaN", b"-Infinity", b"Infinity"):
-        content = content.replace(b": " + word, b': "' + word + b'"')
-    return content
-
-
-def _columns(runs: Sequence[_Run]) -> Runs:
-    infos = [run.info for run in runs]
-    inputs = [run.inputs.dataset_inputs for run in runs]
-    datasets = list(chain.from_iterable(inputs))
-    models = [sorted({m.model_id for m in run.outputs.model_outputs})[-1:] for run in runs]
-    return Runs(
-        infos=pa.table(
-            [
-                [info.run_id for info in infos],
-                [info.experiment_id for info in infos],
-                [info.status for info in infos],
-                [info.start_time for info in infos],
-                [info.end_time or None for info in infos],
-            ],
-            schema=INFOS,
-        ),
-        params=shortened(_texts([run.data.params for run in runs])),
-        tags=relevant(_texts([run.data.tags for run in runs])),
-        metrics=_points([run.data.metrics for run in runs]),
-        inputs=pa.table(
-            [
-                _owners(inputs),
-                _coded([item.dataset.name for item in datasets]),
-                _coded([item.dataset.digest for item in datasets]),
-                _coded([item.dataset.schema or "" for item in datasets]),
-                _coded([item.dataset.profile or "" for item in datasets]),
-                _coded([_context(item) for item in datasets]),
-            ],
-            schema=INPUTS,
-        ),
-        outputs=pa.table(
-            [_owners(models), _coded(list(chain.from_iterable(models)))], schema=OUTPUTS
-        ),
-    )
-
-
-def _texts(rows: Sequence[Sequence[_Item]]) -> pa.Table:
-    items = list(chain.from_iterable(rows))
-    columns = [
-        _owners(rows),
-        _coded([item.key for item in items]),
-        pa.array([item.value or "" for item in items], pa.string()),
-    ]
-    return pa.table(columns, schema=TEXTS)
-
-
-def _points(rows: Sequence[Sequence[_Point]]) -> pa.Table:
-    points = list(chain.from_iterable(rows))
-    columns = [
-        _owners(rows),
-        _coded([point.key for point in points]),
-        pa.array([number(point.value) for point in points], pa.float64()),
-        pa.array([point.timestamp for point in points], pa.int64()),
-        pa.array([point.step for point in points], pa.int64()),
-    ]
-    return pa.table(columns, schema=METRICS)
-
-
-def _owners(rows: Sequence[Sequence[object]]) -> pa.Array:
-    counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    return pa.array(np.repeat(np.arange(len(rows), dtype=np.int32), counts))
-
-
-def _coded(texts: list[str]) -> pa.Array:
-    return pa.array(texts, pa.string()).dictionary_encode().cast(KEY)
-
-
-def number(value: float | str | None) -> float:
-    """A metric's value; NaN where it is none."""
-    try:
-        return float(value if value is not None else "nan")
-    except ValueError:
-        return float("nan")
-
-
-def _context(item: _Input) -> str:
-    return next((tag.value or "" for tag in item.tags if tag.key == CONTEXT_TAG), "")
 
 
 def _parts(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
