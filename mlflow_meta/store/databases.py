@@ -7,8 +7,8 @@ SQLAlchemy does it for the others.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -28,6 +28,7 @@ from mlflow_meta.store import mysql
 from mlflow_meta.store.secrets import REDACTED
 
 BATCH_ROWS = 50_000  # rows of one batch; bounds what is in memory beside the columns
+SIDE_BY_SIDE = 2  # connections that read at the same time
 
 Batches = Iterator[pa.RecordBatch]
 Select = sa.Select[Any]
@@ -35,8 +36,10 @@ Query = Callable[[Select], Batches]
 
 
 @contextmanager
-def asking(uri: str) -> Iterator[Query]:
-    """How to ask a database; all answers are of one moment, where the database can do that.
+def asking(uri: str) -> Iterator[Sequence[Query]]:
+    """Ways to ask a database at the same time, at least one.
+
+    All answers are of one moment, where the database can do that.
 
     Args:
         uri: The database, as SQLAlchemy spells it.
@@ -44,34 +47,67 @@ def asking(uri: str) -> Iterator[Query]:
     Raises:
         Unreadable: If it can't be opened or asked; in one line, without the password.
     """
+    url = sa.make_url(uri)
+    kind = url.get_backend_name()
     try:
-        with _opened(uri) as query:
-            yield query
+        with ExitStack() as stack:
+            if kind == "sqlite" and url.database:
+                yield _sqlite(f"{Path(url.database).absolute().as_uri()}?mode=ro", stack)
+            elif kind == "postgresql":
+                plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+                yield _postgres(plain, stack)
+            elif kind in ("mysql", "mariadb"):
+                yield [stack.enter_context(mysql.asking(url))]
+            else:
+                yield [stack.enter_context(_asks_sqlalchemy(uri))]
     except (AdbcError, sa.exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise Unreadable(_one_line(error, uri)) from error
 
 
-@contextmanager
-def _opened(uri: str) -> Iterator[Query]:
-    url = sa.make_url(uri)
-    kind = url.get_backend_name()
-    if kind == "sqlite" and url.database:
-        with sqlite.connect(f"{Path(url.database).absolute().as_uri()}?mode=ro") as connection:
-            options = {"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)}
-            yield _asks(connection, sqlite_dialect.dialect(), options)
-    elif kind == "postgresql":
-        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with postgres.connect(plain) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            dialect = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-            yield _asks(connection, dialect, {})
-    elif kind in ("mysql", "mariadb"):
-        with mysql.asking(url) as query:
-            yield query
-    else:
-        with _asks_sqlalchemy(uri) as query:
-            yield query
+def _sqlite(uri: str, stack: ExitStack) -> list[Query]:
+    first = stack.enter_context(sqlite.connect(uri))
+    connections: list[dbapi.Connection] = [first]
+    with first.cursor() as cursor:
+        cursor.execute("PRAGMA journal_mode")
+        (mode,) = cursor.fetchall()[0]
+    # While the first one reads nobody can write, so all read the same. In WAL mode they can.
+    if mode != "wal":
+        _reading(first)
+        with suppress(AdbcError):  # one who waits to write lets nobody begin to read
+            for _ in range(SIDE_BY_SIDE - 1):
+                connections.append(_reading(stack.enter_context(sqlite.connect(uri))))
+    options = {"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)}
+    return [_asks(connection, sqlite_dialect.dialect(), options) for connection in connections]
+
+
+def _reading(connection: dbapi.Connection) -> dbapi.Connection:
+    """The connection, which keeps its lock until it is closed."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT version_num FROM alembic_version")
+        cursor.fetchall()
+    return connection
+
+
+def _postgres(uri: str, stack: ExitStack) -> list[Query]:
+    first = _begun(stack.enter_context(postgres.connect(uri)))
+    with first.cursor() as cursor:
+        cursor.execute("SELECT pg_export_snapshot()")
+        (moment,) = cursor.fetchall()[0]
+    connections = [first]
+    with suppress(AdbcError):  # a user may be allowed a single connection
+        for _ in range(SIDE_BY_SIDE - 1):
+            more = _begun(stack.enter_context(postgres.connect(uri)))
+            with more.cursor() as cursor:
+                cursor.execute(f"SET TRANSACTION SNAPSHOT '{moment}'")
+            connections.append(more)
+    dialect = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return [_asks(connection, dialect, {}) for connection in connections]
+
+
+def _begun(connection: dbapi.Connection) -> dbapi.Connection:
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    return connection
 
 
 def _asks(connection: dbapi.Connection, dialect: Dialect, options: dict[str, str]) -> Query:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +47,6 @@ KNOWN_SCHEMAS = frozenset(_REVISIONS.split())
 
 Keep = Callable[[pa.Table], pa.Table]
 CONTEXT_TAG = "mlflow.data.context"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ def read_sql(
         Unreadable: If it can't be read, is of a schema that is not known here, or is not the
             tracking server's. Nothing was changed; read over REST instead.
     """
-    with asking(uri) as query:
-        _check(query, experiments)
-        return _read(query, list(experiments), progress, patterns)
+    with asking(uri) as queries:
+        _check(queries[0], experiments)
+        return _read(queries, list(experiments), progress, patterns)
 
 
 def _check(query: Query, experiments: dict[str, str]) -> None:
@@ -138,12 +138,12 @@ def _check(query: Query, experiments: dict[str, str]) -> None:
 
 
 def _read(
-    query: Query,
+    queries: Sequence[Query],
     experiments: list[str],
     progress: Callable[[int], None],
     patterns: Sequence[str],
 ) -> Runs:
-    r = _RUNS.c
+    query, r = queries[0], _RUNS.c
     wanted = sa.and_(
         r.lifecycle_stage == "active", r.experiment_id.in_([int(e) for e in experiments])
     )
@@ -159,16 +159,16 @@ def _read(
     )
     # All of a table is read faster than a part of it that is looked up run by run.
     part = wanted if 2 * len(infos) < total else None
-    runs = Runs(infos=infos, **_items(query, _QUESTIONS, infos, part, progress)).in_order()
+    runs = Runs(infos=infos, **_items(queries, _QUESTIONS, infos, part, progress)).in_order()
     if not patterns:
         return runs
     asked = {"curves": _curves_of(runs, patterns)}
-    found = _items(query, asked, runs.infos, part, progress)["curves"]
+    found = _items(queries, asked, runs.infos, part, progress)["curves"]
     return replace(runs, curves=ordered(found.filter(pa.array(~curves.predicted(runs, found)))))
 
 
 def _items(
-    query: Query,
+    queries: Sequence[Query],
     questions: Mapping[str, _Items],
     infos: pa.Table,
     part: sa.ColumnElement[bool] | None,
@@ -176,29 +176,28 @@ def _items(
 ) -> dict[str, pa.Table]:
     """The answers to some questions, of the runs in `infos`; asked of a part of the runs only."""
     ids = infos["run_id"].combine_chunks()
-    tables = {name: [items.schema.empty_table()] for name, items in questions.items()}
+    free = SimpleQueue[Query]()
+    for query in queries:
+        free.put(query)
 
-    def batches() -> Iterator[tuple[str, pa.RecordBatch]]:
-        for name, items in questions.items():
-            select = items.select
-            if part is not None:
-                select = select.join(_RUNS, _RUNS.c.run_uuid == items.run).where(part)
-            answers = curves.of_whole_runs(query(select)) if items.by_run else query(select)
-            yield from ((name, batch) for batch in answers)
+    def answer(items: _Items) -> pa.Table:
+        select = items.select
+        if part is not None:
+            select = select.join(_RUNS, _RUNS.c.run_uuid == items.run).where(part)
+        query = free.get()
+        try:
+            batches = curves.of_whole_runs(query(select)) if items.by_run else query(select)
+            found = [_of_runs(batch, ids, items) for batch in batches]
+        finally:
+            free.put(query)
+        return pa.concat_tables([items.schema.empty_table(), *found])
 
-    for name, batch in _one_ahead(batches()):
-        tables[name].append(_of_runs(batch, ids, questions[name]))
-        progress(len(infos))
-    return {name: pa.concat_tables(parts) for name, parts in tables.items()}
-
-
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; while one is used, the next is fetched: the database works beside us."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(next, items, None)
-        while (item := future.result()) is not None:
-            future = pool.submit(next, items, None)
-            yield item
+    tables = {}
+    with ThreadPoolExecutor(len(queries)) as pool:
+        for name, table in zip(questions, pool.map(answer, questions.values()), strict=True):
+            tables[name] = table
+            progress(len(infos))
+    return tables
 
 
 def _curves_of(runs: Runs, patterns: Sequence[str]) -> _Items:
