@@ -28,7 +28,9 @@ def bowl(n: int, task: str = "a", best_x: float = 0.3) -> pd.DataFrame:
 class OnlyTheAverage:
     """A regressor that keeps the protocol, and learns nothing."""
 
-    def fit(self, X: NDArray[np.float64], y: NDArray[np.float64], *, seed: int) -> None:
+    def fit(
+        self, X: NDArray[np.float64], y: NDArray[np.float64], *, groups: object, seed: int
+    ) -> None:
         self.mean, self.std = float(y.mean()), float(y.std())
 
     def predict(self, X: NDArray[np.float64]) -> Prediction:
@@ -136,7 +138,9 @@ def test_folds_across_never_cut_a_task() -> None:
 
 def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
     class Remembers(OnlyTheAverage):
-        def fit(self, X: NDArray[np.float64], y: NDArray[np.float64], *, seed: int) -> None:
+        def fit(
+            self, X: NDArray[np.float64], y: NDArray[np.float64], *, groups: object, seed: int
+        ) -> None:
             self.seen = set(X[:, 0])
 
         def predict(self, X: NDArray[np.float64]) -> Prediction:
@@ -144,7 +148,7 @@ def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
             return Prediction(unseen, np.full(len(X), float(len(self.seen))))
 
     X = np.arange(10.0)[:, None]
-    predicted = cross_predict(Remembers, X, np.zeros(10), np.arange(10) % 5)
+    predicted = cross_predict(Remembers, X, np.zeros(10), np.zeros(1, dtype=int), np.arange(10) % 5)
     assert predicted.mean.tolist() == [1.0] * 10
     assert predicted.std.tolist() == [8.0] * 10
 

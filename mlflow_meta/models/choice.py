@@ -98,5 +98,7 @@ def spearman_on_new_tasks(name: str, model: MetaModel, trials: pd.DataFrame) -> 
     tasks = trials["task"].astype(str).to_numpy(dtype=object)
     X = model.encoder.encode(trials)
     scores = task_scores(trials)
-    held_out = cross_predict(ZOO[name]().make_regressor, X, scores, folds_across(tasks))
+    held_out = cross_predict(
+        ZOO[name]().make_regressor, X, scores, model.encoder.groups, folds_across(tasks)
+    )
     return spearman_by_task(tasks, scores, held_out.mean)
