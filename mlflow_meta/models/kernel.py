@@ -77,8 +77,9 @@ def map_estimate(X: Matrix, y: Vector, groups: Groups) -> Hyperparameters:
         return likelihood + float(0.5 * z @ z), slope + z / stds
 
     bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(means, stds, strict=True)]
-    options = {"maxiter": _MAX_STEPS}
-    found = minimize(loss, means, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    found = minimize(
+        loss, means, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _MAX_STEPS}
+    )
     best = np.exp(found.x)
     return Hyperparameters(best[:d][group_of], float(best[d]), float(best[d + 1]))
 

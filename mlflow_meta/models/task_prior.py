@@ -141,8 +141,13 @@ class TaskPosterior:
         self._m, self._d = self._features(self._X)
         some = rng.permutation(len(rows))[:MAX_WEIGHED]
         self._solved = [
-            self._solve(setting, weight) for setting, weight in self._settings(some, groups)
+            self._solve(setting, weight) for setting, weight in self._weigh(some, groups)
         ]
+
+    @property
+    def settings(self) -> list[tuple[Setting, float]]:
+        """The settings that are averaged over, each with its share of the weight."""
+        return [(solved.setting, solved.weight) for solved in self._solved]
 
     def predict(self, X: Matrix) -> Prediction:
         """Scores at `X (m, d)` relative to the target's own; of a mixture over the settings."""
@@ -203,14 +208,16 @@ class TaskPosterior:
     def _solve(self, setting: Setting, weight: float) -> _Solved:
         K = setting.covariance(self._X, self._d, self._X, self._d)
         K[np.diag_indices_from(K)] += setting.noise_variance
-        factor = np.linalg.cholesky(K)
+        factor = np.asarray(np.linalg.cholesky(K))
         whitened = solve_triangular(factor, setting.stretch * self._y - self._m, lower=True)
-        return _Solved(setting, weight, factor, whitened)
+        return _Solved(setting, weight, factor, np.asarray(whitened))
 
-    def _settings(self, rows: NDArray[np.int64], groups: Groups) -> list[tuple[Setting, float]]:
+    def _weigh(self, rows: NDArray[np.int64], groups: Groups) -> list[tuple[Setting, float]]:
         """Up to `N_SETTINGS` settings with their weights, of the grid's posterior on `rows`."""
         if not len(rows):
-            return [(Setting(1.0, 0.3, 0.03, self._shared_scales()), 1.0)]
+            known = bool(self._sources)
+            scales = self._shared_scales() if known else np.ones(self._X.shape[1])
+            return [(Setting(1.0, 0.3 if known else 1.0, 0.03, scales), 1.0)]
         grid = self._grid(groups)
         stretches = _STRETCHES if self._sources else np.ones(1)
         R = {id(s.scales): correlation(self._X[rows], self._X[rows], s.scales) for s in grid}
