@@ -27,6 +27,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 N_ELITES = 10  # best trials of each task from which the search also starts
+MAX_ELITES = 300  # of all tasks together
 N_RIVALS = 20  # incumbents, of lowest expected score, that a batch has to beat
 N_DRAWS = 256  # joint draws on which a batch is chosen
 N_WORTHIEST = 300  # configurations, of greatest worth, that may enter a batch
@@ -122,11 +123,9 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         prediction = model.score(frame(configs))
         return expected_improvement(prediction.mean, prediction.std, best)
 
-    elites = trials.sort_values("value").groupby("task", sort=False).head(N_ELITES)
-    start = [config_of(row) for row in elites.to_dict("records")]
-    near = [space.nearest(config, rng) for config in start] or space.sample(100, rng)
-    incumbents = tried if task in model.scales else ()
-    expected = model.score(frame(incumbents or near)).mean
+    near = [space.nearest(c, rng) for c in _elites(trials, task)] or space.sample(100, rng)
+    # What waits to be run counts as tried: its value is not known, but what it adds is no news.
+    expected = model.score(frame(tried or near)).mean
     best = float(expected.min())
     found = _without(local_search(space, worth, start=near, rng=rng), space, tried)
     if isinstance(sampler := model.regressor, JointSampler):
@@ -134,7 +133,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         def draw(configs: Sequence[Config]) -> Matrix:
             return sampler.sample(model.encoder.encode(frame(configs)), N_DRAWS, rng)
 
-        lowest = [incumbents[i] for i in np.argsort(expected)[:N_RIVALS]] if incumbents else []
+        lowest = [tried[i] for i in np.argsort(expected, kind="stable")[:N_RIVALS]] if tried else []
         configs = _joint_batch(draw, found, lowest, n, rng)
     else:
         positions = _positions(space, found.configs)
@@ -195,6 +194,16 @@ def in_context(
     frame = frame_of(configs, space.names)
     given = pd.DataFrame({"task": task, **context}, index=frame.index)
     return pd.concat([frame, given], axis=1)
+
+
+def _elites(trials: pd.DataFrame, task: str) -> list[dict[str, ConfigValue]]:
+    """The best configurations of every task: `task`'s first, then the others' by their turns."""
+    ranked = trials.sort_values("value")
+    turn = ranked.groupby("task", sort=False).cumcount()
+    own = ranked["task"].astype(str) == task
+    order = np.lexsort([turn.to_numpy(), ~own.to_numpy()])
+    best = ranked.iloc[order[turn.to_numpy()[order] < N_ELITES][:MAX_ELITES]]
+    return [config_of(row) for row in best.to_dict("records")]
 
 
 def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found:
