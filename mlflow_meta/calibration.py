@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 Vector = NDArray[np.float64]
 
@@ -65,3 +66,7 @@ class Calibration:
             raise ValueError(f"`level` must be one of {sorted(self.factors)}, but got {level}.")
         middle, half = self.mean(mean), self.factors[level] * std
         return middle - half, middle + half
+
+
+BELIEVED = Calibration(0.0, 1.0, {level: float(ndtri((1 + level) / 2)) for level in LEVELS})
+"""Takes means as they are, and standard deviations for those of a normal distribution."""

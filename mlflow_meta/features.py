@@ -32,6 +32,7 @@ _DECADES = 20.0  # largest over smallest from which a context number is taken on
 _MONOTONE = 0.9  # gamma from which a context column follows from a parameter
 _MAX_COMPARED = 100  # trials of a task that are compared with each other for it
 _MAX_TASKS = 20  # tasks, the largest, in which that is looked for: the time grows with all three
+_ABSENT = {"unit": 0.5, "place": -1.0}  # what stands for a missing column; elsewhere 0
 _FAR = 1.0  # how far outside [0, 1] a chosen value may lie, so that no outlier dominates
 
 
@@ -43,7 +44,8 @@ class Column:
         name: The column's own name, such as `params.model=mlp`.
         source: The frame's column that it is made from.
         kind: `unit` (position on the parameter's scale), `is` (1 where source equals level),
-            `set` (1 where source is set), `number` (standardised), `log` (of the logarithm).
+            `set` (1 where source is set), `number` (standardised), `log` (of the logarithm),
+            `place` (which of the encoder's tasks it is; -1 for none of them).
         level: For `is`: the value.
         center: For `number` and `log`: what is taken off.
         spread: For `number` and `log`: what it is then divided by.
@@ -65,11 +67,13 @@ class Encoder:
         space: The search space that `unit` columns refer to.
         columns: What every column of X means.
         left_out: Context column -> why it is no feature.
+        tasks: What the numbers of a `place` column stand for.
     """
 
     space: SearchSpace
     columns: tuple[Column, ...]
     left_out: dict[str, str]
+    tasks: tuple[str, ...] = ()
 
     @classmethod
     def learn(cls, trials: pd.DataFrame, space: SearchSpace) -> Encoder:
@@ -81,6 +85,19 @@ class Encoder:
         left_out |= {column.name: why for column in every if column not in given}
         both = cls(space, (*chosen, *given), left_out)
         return both._without_copies(len(chosen), trials)
+
+    @classmethod
+    def by_task(cls, trials: pd.DataFrame, space: SearchSpace) -> Encoder:
+        """The task's place, then the space alone: for a model that keeps the tasks apart.
+
+        Context says what a task is like; here its own trials do. Whether a parameter was set is
+        left out too: a task that never sets it would be far from every configuration to come.
+        """
+        place = Column(name="task", source="task", kind="place")
+        chosen = [column for column in _chosen_columns(trials, space) if column.kind != "set"]
+        left_out = {column: "is told by the task" for column in columns_with(trials, *CONTEXT)}
+        tasks = tuple(pd.unique(trials["task"].astype(str)))
+        return cls(space, (place, *chosen), left_out, tasks)
 
     def _without_copies(self, n_chosen: int, trials: pd.DataFrame) -> Encoder:
         """Less the context columns that say of `trials` what an earlier one says, or its reverse.
@@ -104,6 +121,14 @@ class Encoder:
         """Names of X's columns."""
         return [column.name for column in self.columns]
 
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """For each column of X, the number of the frame's column that it is made from, `(d,)`."""
+        sources = {
+            source: i for i, source in enumerate(dict.fromkeys(c.source for c in self.columns))
+        }
+        return np.array([sources[column.source] for column in self.columns], dtype=np.int64)
+
     def encode(self, frame: pd.DataFrame) -> Matrix:
         """X `(n, d)` for a frame with the columns that `learn` saw; absent ones count as unset."""
         encoded = [self._encode_column(column, frame) for column in self.columns]
@@ -111,8 +136,11 @@ class Encoder:
 
     def _encode_column(self, column: Column, frame: pd.DataFrame) -> Vector:
         if column.source not in frame:
-            return np.full(len(frame), 0.5 if column.kind == "unit" else 0.0)
+            return np.full(len(frame), _ABSENT.get(column.kind, 0.0))
         values = frame[column.source]
+        if column.kind == "place":
+            places = {task: float(i) for i, task in enumerate(self.tasks)}
+            return np.array([places.get(str(task), _ABSENT["place"]) for task in values])
         if column.kind == "set":
             return np.asarray(values.notna(), dtype=float)
         if column.kind == "is":
@@ -135,13 +163,15 @@ class Encoder:
             "space": self.space.to_dict(),
             "columns": [asdict(column) for column in self.columns],
             "left_out": self.left_out,
+            "tasks": list(self.tasks),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Encoder:
         """Inverse of `to_dict`."""
         columns = tuple(Column(**column) for column in data["columns"])
-        return cls(SearchSpace.from_dict(data["space"]), columns, data["left_out"])
+        space = SearchSpace.from_dict(data["space"])
+        return cls(space, columns, data["left_out"], tuple(data["tasks"]))
 
 
 def consequences(trials: pd.DataFrame, space: SearchSpace) -> dict[str, str]:

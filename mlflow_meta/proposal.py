@@ -1,13 +1,12 @@
 """The heart: past trials and a search space in, the configurations to try next out. No MLflow.
 
-A batch is chosen one by one. Each choice has the greatest expected improvement over the task's
-best trial, less what its nearness to earlier choices takes off: two neighbours would teach the
-same.
+A search under the expected improvement finds candidates. The batch is chosen of them one by one,
+by what each is expected to add to the task's best trials and to the choices before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,20 +14,25 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from mlflow_meta.acquisition import expected_improvement
+from mlflow_meta.batch import jointly_best, worthy_and_apart
 from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.features import Encoder
-from mlflow_meta.models import MetaModel
-from mlflow_meta.models.choice import compare, spearman_on_new_tasks
+from mlflow_meta.models import ZOO, JointSampler, MetaModel
 from mlflow_meta.search import Found, local_search
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue
 
 Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
 
 N_ELITES = 10  # best trials of each task from which the search also starts
+MAX_ELITES = 300  # of all tasks together
+N_RIVALS = 20  # incumbents, of lowest expected score, that a batch has to beat
+N_DRAWS = 256  # joint draws on which a batch is chosen
+N_WORTHIEST = 300  # configurations, of greatest worth, that may enter a batch
+N_OTHERS = 200  # others that may
 POOL = 500  # random configurations that stand for the space where it is to be covered evenly
-NEAR = 0.15  # distance, per parameter on the unit scale, within which two configs teach the same
 
 
 def propose(
@@ -73,8 +77,9 @@ def propose(
             f"Trials need the columns task and value, but {sorted(missing)} is missing."
         )
     tried = tried_on(trials, task)
+    model = ZOO["transfer"]()
     try:
-        model = _best_model(trials, space, task)
+        model.learn(trials, space)
     except NothingToLearn:
         return spread_out(space, n, tried=tried, rng=rng)
     return choose_batch(model, space, trials, task=task, n=n, tried=tried, rng=rng)
@@ -114,19 +119,25 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     def frame(configs: Sequence[Config]) -> pd.DataFrame:
         return in_context(configs, space, task, context)
 
-    elites = trials.sort_values("value").groupby("task", sort=False).head(N_ELITES)
-    start = [config_of(row) for row in elites.to_dict("records")]
-    pool = model.score(frame([space.nearest(c, rng) for c in start] or space.sample(100, rng)))
-    known = task in model.scales
-    scale = model.scale_of(task)
-    best = float(np.min(scale.to_score(scale.values))) if known else float(pool.mean.min())
-
     def worth(configs: Sequence[Config]) -> Vector:
         prediction = model.score(frame(configs))
         return expected_improvement(prediction.mean, prediction.std, best)
 
-    found = _without(local_search(space, worth, start=start, rng=rng), space, tried)
-    configs = _diverse(space, found, n)
+    near = [space.nearest(c, rng) for c in _elites(trials, task)] or space.sample(100, rng)
+    # What waits to be run counts as tried: its value is not known, but what it adds is no news.
+    expected = model.score(frame(tried or near)).mean
+    best = float(expected.min())
+    found = _without(local_search(space, worth, start=near, rng=rng), space, tried)
+    if isinstance(sampler := model.regressor, JointSampler):
+
+        def draw(configs: Sequence[Config]) -> Matrix:
+            return sampler.sample(model.encoder.encode(frame(configs)), N_DRAWS, rng)
+
+        lowest = [tried[i] for i in np.argsort(expected, kind="stable")[:N_RIVALS]] if tried else []
+        configs = _joint_batch(draw, found, lowest, n, rng)
+    else:
+        positions = _positions(space, found.configs)
+        configs = [found.configs[i] for i in worthy_and_apart(found.worth, positions, n)]
     predicted = model.score(frame(configs)).mean
     return [dict(configs[i]) for i in np.argsort(predicted, kind="stable")]
 
@@ -185,13 +196,14 @@ def in_context(
     return pd.concat([frame, given], axis=1)
 
 
-def _best_model(trials: pd.DataFrame, space: SearchSpace, task: str) -> MetaModel:
-    candidates = compare(trials, space)
-    tasks = set(trials["task"].astype(str))
-    if task in tasks or len(tasks) < 2:
-        return candidates[0].model
-    scores = [spearman_on_new_tasks(c.name, c.model, trials) for c in candidates]
-    return candidates[int(np.argmax(np.nan_to_num(scores, nan=-1.0)))].model
+def _elites(trials: pd.DataFrame, task: str) -> list[dict[str, ConfigValue]]:
+    """The best configurations of every task: `task`'s first, then the others' by their turns."""
+    ranked = trials.sort_values("value")
+    turn = ranked.groupby("task", sort=False).cumcount()
+    own = ranked["task"].astype(str) == task
+    order = np.lexsort([turn.to_numpy(), ~own.to_numpy()])
+    best = ranked.iloc[order[turn.to_numpy()[order] < N_ELITES][:MAX_ELITES]]
+    return [config_of(row) for row in best.to_dict("records")]
 
 
 def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found:
@@ -209,21 +221,24 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
 
 
-def _diverse(space: SearchSpace, found: Found, n: int) -> list[Config]:
-    """Up to `n` of the worthiest configurations, each away from the ones before it."""
-    # From all that were scored: the worthiest hundreds are neighbours of one another.
-    pool, worth = list(found.configs), found.worth
-    worth = worth - worth.min() + 1e-12  # so that a penalty always makes it smaller
-    positions = _positions(space, pool)
-    near = NEAR * np.sqrt(len(space.names))
-    chosen: list[int] = []
-    for _ in range(min(n, len(pool))):
-        i = int(np.argmax(worth))
-        chosen.append(i)
-        distance = np.linalg.norm(positions - positions[i], axis=1)
-        worth = worth * (1 - np.exp(-0.5 * (distance / near) ** 2))
-        worth[i] = -1.0
-    return [pool[i] for i in chosen]
+def _joint_batch(
+    draw: Callable[[Sequence[Config]], Matrix],
+    found: Found,
+    incumbents: Sequence[Config],
+    n: int,
+    rng: np.random.Generator,
+) -> list[Config]:
+    """Up to `n` of the configurations found that, with the incumbents, are expected lowest."""
+    # The worthiest are neighbours of one another: some of the others keep the batch broad.
+    rest = N_WORTHIEST + rng.permutation(max(len(found.configs) - N_WORTHIEST, 0))
+    places = [
+        *range(min(N_WORTHIEST, len(found.configs))),
+        *rest[: max(N_OTHERS, 2 * n - N_WORTHIEST)],
+    ]
+    pool = [found.configs[i] for i in places]
+    draws = draw([*pool, *incumbents])
+    reached = np.min(draws[:, len(pool) :], axis=1, initial=np.inf)
+    return [pool[i] for i in jointly_best(draws[:, : len(pool)], reached, n)]
 
 
 def _positions(space: SearchSpace, configs: Sequence[Config]) -> NDArray[np.float64]:

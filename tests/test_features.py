@@ -285,3 +285,25 @@ def test_three_values_of_a_param_are_too_few_to_see_what_follows() -> None:
     frame = sampled(0).assign(**{"params.share": [0.1, 0.2, 0.5, 0.5] * 10})
     frame["dataset.rows"] = frame["params.share"] * 100
     assert consequences(frame, SHARE) == {}
+
+
+def test_by_task_the_task_is_a_place_and_the_rest_is_the_space_alone() -> None:
+    frame = trials(**{"dataset.rows": range(N)}).assign(task=["b", "a"] * (N // 2))
+    frame.loc[0, "params.lr"] = np.nan
+    encoder = Encoder.by_task(frame, SPACE)
+    assert (encoder.columns[0].kind, encoder.tasks) == ("place", ("b", "a"))
+    assert {column.source for column in encoder.columns[1:]} == {f"params.{n}" for n in SPACE.names}
+    assert "dataset.rows" in encoder.left_out
+    X = encoder.encode(frame)
+    assert X[:4, 0].tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert encoder.encode(frame.assign(task="c"))[:, 0].tolist() == [-1.0] * N
+    assert encoder.encode(frame.drop(columns="task"))[:, 0].tolist() == [-1.0] * N
+    loaded = Encoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
+    np.testing.assert_array_equal(loaded.encode(frame), X)
+
+
+def test_the_columns_of_one_category_are_one_group() -> None:
+    encoder = Encoder.learn(trials(), SPACE)
+    groups = dict(zip(encoder.names, encoder.groups, strict=True))
+    assert groups["params.model=mlp"] == groups["params.model=tree"]
+    assert len(set(groups.values())) == len({column.source for column in encoder.columns})

@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesRegressor
 
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction
 from mlflow_meta.models.choice import compare, spearman_on_new_tasks
+from mlflow_meta.models.extra_trees import MIN_LEAF, N_TREES, ExtraTrees
 from mlflow_meta.models.meta_model import cross_predict, folds_across, folds_within
+from mlflow_meta.models.task_prior import TaskPosterior
+from mlflow_meta.models.transfer import WithTrees
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.testing import check_meta_model
 
@@ -28,7 +32,9 @@ def bowl(n: int, task: str = "a", best_x: float = 0.3) -> pd.DataFrame:
 class OnlyTheAverage:
     """A regressor that keeps the protocol, and learns nothing."""
 
-    def fit(self, X: NDArray[np.float64], y: NDArray[np.float64], *, seed: int) -> None:
+    def fit(
+        self, X: NDArray[np.float64], y: NDArray[np.float64], *, groups: object, seed: int
+    ) -> None:
         self.mean, self.std = float(y.mean()), float(y.std())
 
     def predict(self, X: NDArray[np.float64]) -> Prediction:
@@ -136,7 +142,9 @@ def test_folds_across_never_cut_a_task() -> None:
 
 def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
     class Remembers(OnlyTheAverage):
-        def fit(self, X: NDArray[np.float64], y: NDArray[np.float64], *, seed: int) -> None:
+        def fit(
+            self, X: NDArray[np.float64], y: NDArray[np.float64], *, groups: object, seed: int
+        ) -> None:
             self.seen = set(X[:, 0])
 
         def predict(self, X: NDArray[np.float64]) -> Prediction:
@@ -144,7 +152,7 @@ def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
             return Prediction(unseen, np.full(len(X), float(len(self.seen))))
 
     X = np.arange(10.0)[:, None]
-    predicted = cross_predict(Remembers, X, np.zeros(10), np.arange(10) % 5)
+    predicted = cross_predict(Remembers, X, np.zeros(10), np.zeros(1, dtype=int), np.arange(10) % 5)
     assert predicted.mean.tolist() == [1.0] * 10
     assert predicted.std.tolist() == [8.0] * 10
 
@@ -152,17 +160,19 @@ def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
 def test_compare_puts_the_smallest_error_first_and_reports_each_name_once() -> None:
     seen: list[str] = []
     candidates = compare(bowl(30), SPACE, progress=seen.append)
-    others = [c.rmse for c in candidates if c.name != "blend"]
+    others = [c.rmse for c in candidates if c.name != "transfer"]
     assert others == sorted(others)
     assert {c.name for c in candidates} == set(ZOO)
     assert seen == [f"cross-validating {name}" for name in ZOO]
 
 
-def test_the_blend_is_preferred_until_another_is_clearly_better() -> None:
+def test_transfer_is_preferred_until_another_is_clearly_better() -> None:
     noise = np.random.default_rng(0).normal(size=(60, 2))
     unclear = pd.DataFrame({"task": "a", "value": noise[:, 0], "params.x": noise[:, 1]})
-    assert compare(unclear, SPACE)[0].name == "blend"
-    assert compare(bowl(60), SPACE)[0].name == "gaussian_process"
+    assert compare(unclear, SPACE)[0].name == "transfer"
+    rows = np.random.default_rng(0).integers(1, 1000, size=60)  # all that matters is the context
+    told = unclear.assign(value=rows * 1.0, **{"dataset.rows": rows})
+    assert compare(told, SPACE)[0].name != "transfer"
 
 
 def test_new_tasks_are_ranked_by_what_other_tasks_taught() -> None:
@@ -191,3 +201,30 @@ def test_a_task_beside_which_there_is_hardly_another_is_no_reason_to_fail(name: 
 def test_a_prediction_has_one_std_for_each_mean() -> None:
     with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
         Prediction(np.zeros(2), np.zeros(3))
+
+
+def test_the_trees_say_what_scikit_learn_says() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.random((120, 6)).round(1), rng.normal(size=120)
+    ours = ExtraTrees()
+    ours.fit(X, y, groups=np.arange(6), seed=3)
+    theirs = ExtraTreesRegressor(N_TREES, min_samples_leaf=MIN_LEAF, random_state=3).fit(X, y)
+    new = rng.random((50, 6)).round(1)
+    by_tree = np.stack([tree.predict(new) for tree in theirs.estimators_])
+    np.testing.assert_allclose(ours.predict(new).mean, by_tree.mean(axis=0))
+    assert np.all(ours.predict(new).std >= by_tree.std(axis=0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_trees_draw_the_mean_and_every_draw_towards_them_by_their_share(share: float) -> None:
+    rng = np.random.default_rng(0)
+    X, groups = rng.random((30, 2)), np.arange(2)
+    y = np.floor(5 * X[:, 0]) % 2 + X[:, 1]
+    smooth, trees = TaskPosterior([], X, y, groups, seed=0), ExtraTrees()
+    trees.fit(X, y, groups=groups, seed=0)
+    both, at = WithTrees(smooth, trees, share), rng.random((20, 2))
+    expected = (1 - share) * smooth.predict(at).mean + share * trees.predict(at).mean
+    np.testing.assert_allclose(both.predict(at).mean, expected)
+    draws = both.sample(at, 20_000, np.random.default_rng(0))
+    np.testing.assert_allclose(draws.mean(axis=0), expected, atol=0.02)
+    assert np.all(both.predict(at).std >= smooth.predict(at).std)

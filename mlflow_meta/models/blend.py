@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mlflow_meta.models.regressor import Matrix, Prediction, Regressor, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, Vector
 
 
 class Blend:
@@ -23,10 +23,10 @@ class Blend:
         """Takes a factory for each member; their file names must differ."""
         self._members = [make() for make in makers]
 
-    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
         for member in self._members:
-            member.fit(X, y, seed=seed)
+            member.fit(X, y, groups=groups, seed=seed)
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""

@@ -19,6 +19,8 @@ from mlflow_meta.models.meta_model import (
 )
 from mlflow_meta.space import SearchSpace
 
+PREFERRED = "transfer"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -48,10 +50,10 @@ def compare(
     """Cross-validate the meta-models of the zoo on `trials`, by task; the one to use first.
 
     They are judged by their error on held-out trials of known tasks, since that is what a
-    suggestion is: the next trial of a task that mostly has some already. The blend is preferred
+    suggestion is: the next trial of a task that mostly has some already. `PREFERRED` comes first
     while no other is clearly better, by twice the standard error of the difference (of several
-    rivals, one is better once by luck): a search exploits what is wrong with a model, and of a
-    blend that is least.
+    rivals, one is better once by luck): it alone knows how configurations vary together, from
+    which a batch is chosen best.
 
     Raises:
         NothingToLearn: If there are too few trials.
@@ -72,7 +74,7 @@ def compare(
         )
     candidates.sort(key=lambda candidate: candidate.rmse)
     for i, candidate in enumerate(candidates):
-        if candidate.name == "blend" and not _is_clearly_better(candidates[0], candidate):
+        if candidate.name == PREFERRED and not _is_clearly_better(candidates[0], candidate):
             candidates.insert(0, candidates.pop(i))
     return candidates
 
@@ -98,5 +100,7 @@ def spearman_on_new_tasks(name: str, model: MetaModel, trials: pd.DataFrame) -> 
     tasks = trials["task"].astype(str).to_numpy(dtype=object)
     X = model.encoder.encode(trials)
     scores = task_scores(trials)
-    held_out = cross_predict(ZOO[name]().make_regressor, X, scores, folds_across(tasks))
+    held_out = cross_predict(
+        ZOO[name]().make_regressor, X, scores, model.encoder.groups, folds_across(tasks)
+    )
     return spearman_by_task(tasks, scores, held_out.mean)

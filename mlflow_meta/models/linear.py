@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.linear_model import BayesianRidge
 
-from mlflow_meta.models.regressor import Matrix, Prediction, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 
 class QuadraticRidge:
@@ -23,9 +23,9 @@ class QuadraticRidge:
     `BayesianRidge`, whose posterior covariance of w gives the uncertainty far from the data.
     """
 
-    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`. Needs no chance."""
-        del seed
+        del groups, seed
         self._center = X.mean(axis=0)
         is_number = [len(np.unique(column)) > 2 for column in X.T]
         self._squared = np.flatnonzero(is_number)

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlflow_meta.calibration import Calibration
+from mlflow_meta.calibration import BELIEVED, Calibration
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse, spearman
-from mlflow_meta.models.regressor import Matrix, Prediction, Regressor, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, Vector
 from mlflow_meta.models.scale import TaskScale
 from mlflow_meta.space import SearchSpace
 
@@ -36,9 +36,13 @@ class MetaModel:
     5 folds, a fifth of every task's trials is predicted from all others.
     """
 
-    def __init__(self, make_regressor: Callable[[], Regressor]) -> None:
-        """Takes a factory, since cross-validation needs a fresh regressor for every fold."""
-        self.make_regressor = make_regressor
+    def __init__(
+        self,
+        make_regressor: Callable[[], Regressor],
+        learn_encoder: Callable[[pd.DataFrame, SearchSpace], Encoder] = Encoder.learn,
+    ) -> None:
+        """Takes factories: cross-validation needs a fresh regressor for every fold."""
+        self.make_regressor, self._learn_encoder = make_regressor, learn_encoder
 
     def fit(self, trials: pd.DataFrame, space: SearchSpace) -> None:
         """Learn from the trials of all tasks.
@@ -46,21 +50,32 @@ class MetaModel:
         Raises:
             NothingToLearn: If there are fewer than `MIN_TRIALS` trials, or all are equally good.
         """
-        check_trials(trials)
+        self.learn(trials, space)
         tasks = trials["task"].astype(str).to_numpy(dtype=object)
-        values = trials["value"].to_numpy(float)
-        self.scales = {task: TaskScale.learn(values[tasks == task]) for task in pd.unique(tasks)}
-        scores = task_scores(trials)
-        self.encoder = Encoder.learn(trials, space)
-        X = self.encoder.encode(trials)
-        held_out = cross_predict(self.make_regressor, X, scores, folds_within(tasks))
+        scores, X, groups = task_scores(trials), self.encoder.encode(trials), self.encoder.groups
+        held_out = cross_predict(self.make_regressor, X, scores, groups, folds_within(tasks))
         self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
         self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
         self.cv_rmse = rmse(scores, self.cv_predicted)
         found = spearman_by_task(tasks, scores, held_out.mean)
         self.cv_spearman = found if np.isfinite(found) else 0.0
+
+    def learn(self, trials: pd.DataFrame, space: SearchSpace) -> None:
+        """`fit` without asking how good it is: the regressor's own uncertainty is believed.
+
+        Raises:
+            NothingToLearn: As `fit` does.
+        """
+        check_trials(trials)
+        tasks = trials["task"].astype(str).to_numpy(dtype=object)
+        values = trials["value"].to_numpy(float)
+        by_task = trials.groupby(tasks, sort=False).indices
+        self.scales = {str(task): TaskScale.learn(values[rows]) for task, rows in by_task.items()}
+        self.encoder = self._learn_encoder(trials, space)
+        self.calibration = BELIEVED
         self.regressor = self.make_regressor()
-        self.regressor.fit(X, scores, seed=_SEED)
+        X, groups = self.encoder.encode(trials), self.encoder.groups
+        self.regressor.fit(X, task_scores(trials), groups=groups, seed=_SEED)
 
     @property
     def has_signal(self) -> bool:
@@ -165,8 +180,7 @@ def task_scores(trials: pd.DataFrame) -> Vector:
     tasks = trials["task"].astype(str).to_numpy(dtype=object)
     values = trials["value"].to_numpy(float)
     scores = np.empty(len(trials))
-    for task in pd.unique(tasks):
-        rows = tasks == task
+    for rows in trials.groupby(tasks, sort=False).indices.values():
         scores[rows] = TaskScale.learn(values[rows]).to_score(values[rows])
     return scores
 
@@ -190,7 +204,11 @@ def folds_across(tasks: NDArray[np.object_]) -> NDArray[np.int64]:
 
 
 def cross_predict(
-    make_regressor: Callable[[], Regressor], X: Matrix, y: Vector, folds: NDArray[np.int64]
+    make_regressor: Callable[[], Regressor],
+    X: Matrix,
+    y: Vector,
+    groups: Groups,
+    folds: NDArray[np.int64],
 ) -> Prediction:
     """Predictions `(n,)` for every row by a regressor that was fitted on the other folds only.
 
@@ -202,7 +220,7 @@ def cross_predict(
         if (~rows).sum() < MIN_LEFT:
             continue
         regressor = make_regressor()
-        regressor.fit(X[~rows], y[~rows], seed=_SEED)
+        regressor.fit(X[~rows], y[~rows], groups=groups, seed=_SEED)
         predicted = regressor.predict(X[rows])
         mean[rows], std[rows] = predicted.mean, predicted.std
     return Prediction(mean, std)

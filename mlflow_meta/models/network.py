@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
-from mlflow_meta.models.regressor import Matrix, Prediction, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_MEMBERS = 5
 HIDDEN_UNITS = 16
@@ -26,8 +26,9 @@ class ShallowNetwork:
     rows that each has not seen.
     """
 
-    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
+        del groups
         rng = np.random.default_rng(seed)
         self._center, self._spread = X.mean(axis=0), X.std(axis=0)
         self._spread[self._spread == 0] = 1.0

@@ -1,20 +1,22 @@
 """What every regressor of the zoo promises.
 
-X:    `(n, d)`, as `features.Encoder` makes it, finite
-y:    `(n,)`, standard scores within a task; lower is better
+X:      `(n, d)`, as `features.Encoder` makes it, finite
+y:      `(n,)`, standard scores within a task; lower is better
+groups: `(d,)`, which columns belong together: those of one number encode one parameter
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Groups = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Regressor(Protocol):
     `load` go through files without pickle, and predictions survive them to the last bit.
     """
 
-    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """Learn; forgets whatever was learned before."""
         ...
 
@@ -57,4 +59,13 @@ class Regressor(Protocol):
 
     def load(self, files: Mapping[str, bytes]) -> None:
         """Take over the state that `save` gave."""
+        ...
+
+
+@runtime_checkable
+class JointSampler(Protocol):
+    """A regressor that knows how the values of several rows vary together."""
+
+    def sample(self, X: Matrix, n_draws: int, rng: np.random.Generator) -> Matrix:
+        """Draws `(n_draws, m)` of the function at `X (m, d)`, free of noise, all of it at once."""
         ...

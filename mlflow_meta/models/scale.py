@@ -1,10 +1,13 @@
 """From a task's own units to standard scores and back.
 
 Raw values of different tasks must never be pooled: an rmse of 5 may be excellent on one task and
-a disaster on another. What can be compared is the rank within the task.
+a disaster on another. What can be compared is the place within the task: half of it the rank,
+which no outlier moves, and half the distance, which says how much better the best are.
 
 value:  the objective in its own units, minimised
-score:  Gaussian rank within the task, Phi^-1((rank - 1/2) / n); lower is better
+rank:   Gaussian rank within the task, Phi^-1((rank - 1/2) / n)
+z:      the value cut at `_LOW` and `_HIGH` robust standard deviations from the median, standardised
+score:  (rank + z) / 2; lower is better
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 Vector = NDArray[np.float64]
+
+_LOW, _HIGH = -4.0, 2.0  # a bad value may be any number, while a good one is what is looked for
+_QUARTILES = 1.349  # how many standard deviations the quartiles of a normal are apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,13 @@ class TaskScale:
 
     def to_score(self, values: Vector) -> Vector:
         """Scores `(n,)` of the very values that the scale was learned from, in their order."""
-        return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+        ranks = np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+        unit = values / (np.abs(values).max() or 1.0)  # so that no difference overflows
+        low, middle, high = np.quantile(unit, (0.25, 0.5, 0.75))
+        if high == low:  # most are equal: nothing tells how far the others may be
+            return ranks
+        cut = np.clip((unit - middle) * _QUARTILES / (high - low), _LOW, _HIGH)
+        return np.asarray((ranks + (cut - cut.mean()) / cut.std()) / 2)
 
     def to_value(self, scores: Vector) -> Vector:
         """Values `(m,)` at the scores `(m,)`: rising, linear between neighbours.
@@ -53,10 +65,10 @@ class TaskScale:
         n = len(self.values)
         if n == 1:
             return np.full(len(scores), self.values[0])
-        grid = np.asarray(ndtri((np.arange(1, n + 1) - 0.5) / n))
+        grid = self.to_score(self.values)
         outer = max(1, n // 4)
-        low_slope = (self.values[outer] - self.values[0]) / (grid[outer] - grid[0])
-        high_slope = (self.values[-1] - self.values[-1 - outer]) / (grid[-1] - grid[-1 - outer])
+        low_slope = _slope(grid[: outer + 1], self.values[: outer + 1])
+        high_slope = _slope(grid[-1 - outer :], self.values[-1 - outer :])
         inside = np.interp(scores, grid, self.values)
         below = np.minimum(scores - grid[0], 0.0) * low_slope
         above = np.maximum(scores - grid[-1], 0.0) * high_slope
@@ -70,3 +82,8 @@ class TaskScale:
         if high <= 0:
             return (-1.0 if low >= -1 else -np.inf), 0.0
         return -np.inf, np.inf
+
+
+def _slope(scores: Vector, values: Vector) -> float:
+    """From the first to the last; 0 where all are equal."""
+    return float((values[-1] - values[0]) / (scores[-1] - scores[0])) if np.ptp(values) else 0.0

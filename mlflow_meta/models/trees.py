@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import lightgbm as lgb
 import numpy as np
 
-from mlflow_meta.models.regressor import Matrix, Prediction, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_MEMBERS = 5
 N_ROUNDS = 100
@@ -37,8 +37,9 @@ class BoostedTrees:
     on rows that a booster has not seen.
     """
 
-    def fit(self, X: Matrix, y: Vector, *, seed: int) -> None:
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
+        del groups
         rng = np.random.default_rng(seed)
         self._members: list[lgb.Booster] = []
         unseen_errors: list[float] = []

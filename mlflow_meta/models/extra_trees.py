@@ -1,0 +1,90 @@
+"""Extremely randomised trees: steps and interactions that no smooth function follows.
+
+Grown by scikit-learn, and kept as plain arrays, which need no pickle.
+
+node:   a number; `feature[node]` is the column that it asks about, -1 in a leaf
+left:   `left[node]` is the next node where `X[:, feature] <= threshold`, otherwise `right[node]`
+root:   `(t,)` the first node of every tree
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesRegressor
+
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
+
+N_TREES = 100
+MIN_LEAF = 2
+_MAX_ROWS_AT_ONCE = 2000  # so that `(rows, t)` stays small
+
+
+class ExtraTrees:
+    """mean = mean over the trees; variance = their disagreement + the variance within a leaf."""
+
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
+        """See `Regressor.fit`."""
+        del groups
+        forest = ExtraTreesRegressor(N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed)
+        trees = [member.tree_ for member in forest.fit(X, y).estimators_]
+        sizes = np.array([tree.node_count for tree in trees])
+        self._roots: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        shift = np.repeat(self._roots, sizes)
+        left = np.concatenate([tree.children_left for tree in trees])
+        right = np.concatenate([tree.children_right for tree in trees])
+        is_leaf = left < 0
+        own = np.arange(len(left))
+        # A leaf leads to itself, so that all trees can be walked for as long as the deepest.
+        self._left = np.where(is_leaf, own, left + shift)
+        self._right = np.where(is_leaf, own, right + shift)
+        self._feature = np.where(is_leaf, 0, np.concatenate([tree.feature for tree in trees]))
+        self._threshold = np.concatenate([tree.threshold for tree in trees])
+        self._value = np.concatenate([tree.value[:, 0, 0] for tree in trees])
+        self._depth = max(int(tree.max_depth) for tree in trees)
+        within = np.concatenate([tree.impurity for tree in trees])
+        rows_in = np.concatenate([tree.n_node_samples for tree in trees])
+        self._noise = float(np.average(within[is_leaf], weights=rows_in[is_leaf]))
+
+    def predict(self, X: Matrix) -> Prediction:
+        """See `Regressor.predict`."""
+        starts = range(0, max(len(X), 1), _MAX_ROWS_AT_ONCE)
+        outputs = np.concatenate([self._walk(X[i : i + _MAX_ROWS_AT_ONCE]) for i in starts])
+        return Prediction(outputs.mean(axis=1), np.sqrt(outputs.var(axis=1) + self._noise))
+
+    def _walk(self, X: Matrix) -> Matrix:
+        """What each tree says of each row, `(n, t)`."""
+        narrow = X.astype(np.float32)  # as scikit-learn compares them
+        rows = np.arange(len(X))[:, None]
+        node = np.broadcast_to(self._roots, (len(X), len(self._roots)))
+        for _ in range(self._depth):
+            below = narrow[rows, self._feature[node]] <= self._threshold[node]
+            node = np.where(below, self._left[node], self._right[node])
+        return np.asarray(self._value[node])
+
+    def save(self) -> dict[str, bytes]:
+        """See `Regressor.save`."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            roots=self._roots,
+            left=self._left,
+            right=self._right,
+            feature=self._feature,
+            threshold=self._threshold,
+            value=self._value,
+            depth=self._depth,
+            noise=self._noise,
+        )
+        return {"extra_trees.npz": buffer.getvalue()}
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        """See `Regressor.load`."""
+        with np.load(io.BytesIO(files["extra_trees.npz"]), allow_pickle=False) as state:
+            self._roots, self._left, self._right = state["roots"], state["left"], state["right"]
+            self._feature, self._threshold = state["feature"], state["threshold"]
+            self._value, self._depth = state["value"], int(state["depth"])
+            self._noise = float(state["noise"])

@@ -1,0 +1,113 @@
+"""Every task told from its own trials and from all other tasks. See `models.task_prior`.
+
+X:      `(n, 1 + d)`, as `features.Encoder.by_task` makes it: the task's place, -1 for one that is
+        not known, then the unit cube of the search space
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mlflow_meta.models.extra_trees import ExtraTrees
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
+from mlflow_meta.models.task_prior import MAX_ROWS, Source, TaskPosterior, learn_source
+
+MAX_SOURCES = 30  # other tasks, the largest, that a task is told from
+MIN_SOURCE_ROWS = 3
+MIN_TREE_ROWS = 10  # of the task, from which trees have a say
+GP_SHARE = 0.6  # of the Gaussian process against the trees, while it can hold all rows
+
+
+class WithTrees:
+    """A posterior whose mean is drawn towards what trees say, for a function that is not smooth.
+
+    mean = (1 - share) * mean_GP + share * mean_trees, and every joint draw moves along; variance =
+    variance_GP + share * (1 - share) * (mean_GP - mean_trees)^2, where they disagree.
+    """
+
+    def __init__(self, posterior: TaskPosterior, trees: ExtraTrees, share: float) -> None:
+        """Takes both fitted on the same trials; share in [0, 1]."""
+        self._posterior, self._trees, self._share = posterior, trees, share
+
+    def predict(self, X: Matrix) -> Prediction:
+        """See `Regressor.predict`."""
+        smooth = self._posterior.predict(X)
+        away = self._trees.predict(X).mean - smooth.mean
+        disagreement = self._share * (1 - self._share) * away**2
+        std = np.sqrt(smooth.std**2 + disagreement)
+        return Prediction(smooth.mean + self._share * away, std)
+
+    def sample(self, X: Matrix, n_draws: int, rng: np.random.Generator) -> Matrix:
+        """See `JointSampler.sample`."""
+        away = self._trees.predict(X).mean - self._posterior.predict(X).mean
+        return self._posterior.sample(X, n_draws, rng) + self._share * away
+
+
+class Transfer:
+    """A posterior for each task, with the other tasks as its prior."""
+
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
+        """See `Regressor.fit`."""
+        self._X, self._y, self._groups, self._seed = X, y, groups, seed
+        self._posteriors: dict[int, TaskPosterior | WithTrees] = {}
+
+    def predict(self, X: Matrix) -> Prediction:
+        """See `Regressor.predict`."""
+        mean, std = np.empty(len(X)), np.empty(len(X))
+        for place in np.unique(X[:, 0]):
+            rows = X[:, 0] == place
+            predicted = self._posterior(int(place)).predict(X[rows, 1:])
+            mean[rows], std[rows] = predicted.mean, predicted.std
+        return Prediction(mean, std)
+
+    def sample(self, X: Matrix, n_draws: int, rng: np.random.Generator) -> Matrix:
+        """See `JointSampler.sample`; all rows must be of one task."""
+        (place,) = np.unique(X[:, 0])
+        return self._posterior(int(place)).sample(X[:, 1:], n_draws, rng)
+
+    def save(self) -> dict[str, bytes]:
+        """See `Regressor.save`."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed)
+        return {"transfer.npz": buffer.getvalue()}
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        """See `Regressor.load`."""
+        with np.load(io.BytesIO(files["transfer.npz"]), allow_pickle=False) as state:
+            X, y, groups, seed = state["X"], state["y"], state["groups"], int(state["seed"])
+        self.fit(X, y, groups=groups, seed=seed)
+
+    def _posterior(self, place: int) -> TaskPosterior | WithTrees:
+        """That of the task at `place`, worked out once, when it is first asked for."""
+        if place not in self._posteriors:
+            with threadpool_limits(1):
+                self._posteriors[place] = self._make_posterior(place)
+        return self._posteriors[place]
+
+    def _make_posterior(self, place: int) -> TaskPosterior | WithTrees:
+        own, groups = self._X[:, 0] == place, self._groups[1:]
+        X, y = self._X[own, 1:], self._y[own]
+        sources = self._sources(place)
+        posterior = TaskPosterior(sources, X, y, groups, seed=self._seed)
+        if len(y) < MIN_TREE_ROWS or sources:
+            return posterior
+        trees = ExtraTrees()
+        trees.fit(X, y, groups=groups, seed=self._seed)
+        return WithTrees(posterior, trees, 1.0 - GP_SHARE * min(1.0, MAX_ROWS / len(y)))
+
+    def _sources(self, place: int) -> list[Source]:
+        """Those of the other tasks, the largest first."""
+        places, counts = np.unique(self._X[:, 0], return_counts=True)
+        largest = places[np.argsort(-counts, kind="stable")]
+        sources: list[Source] = []
+        for other in largest[largest != place]:
+            rows = self._X[:, 0] == other
+            if rows.sum() >= MIN_SOURCE_ROWS and np.ptp(self._y[rows]) > 0:
+                sources.append(learn_source(self._X[rows, 1:], self._y[rows], self._groups[1:]))
+            if len(sources) == MAX_SOURCES:
+                break
+        return sources
