@@ -14,6 +14,7 @@ from pathlib import Path
 import hostile
 import psycopg2
 import pytest
+import sqlalchemy as sa
 from conftest import add_run
 from fault_proxy import Fault, FaultProxy
 from mlflow import MlflowClient
@@ -23,10 +24,12 @@ from mlflow_meta.errors import TryLater, Unreachable, Unreadable
 from mlflow_meta.services import harvest as service
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.store import MlflowStore, rest
+from mlflow_meta.store.databases import Query, asking
 from mlflow_meta.store.lock import alone
 from mlflow_meta.store.runs import Runs, without_secrets
 from mlflow_meta.store.sql import KNOWN_SCHEMAS, read_sql
 
+RUN_IDS = sa.select(sa.column("run_uuid")).select_from(sa.table("runs"))
 SEARCH = r"POST /api/2.0/mlflow/runs/search"
 NOW_MS = int(time.time() * 1000)
 
@@ -80,17 +83,100 @@ def test_both_readers_give_the_same_bytes_on_postgres(postgres_uri: str, small_p
 def test_sqlalchemy_reads_what_adbc_reads(
     store: MlflowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow_meta.store import sql
+    from mlflow_meta.store import databases
 
     experiments = {e.experiment_id: e.name for e in store.experiments()}
     by_adbc = read_sql(store.uri, experiments)
 
-    class Other(sql.sa.engine.URL):  # a kind of database that ADBC has no driver for
+    class Other(databases.sa.engine.URL):  # a kind of database that ADBC has no driver for
         def get_backend_name(self) -> str:
             return "other"
 
-    monkeypatch.setattr(sql.sa, "make_url", lambda _: Other("other", *(None,) * 5, {}))
+    monkeypatch.setattr(databases.sa, "make_url", lambda _: Other("other", *(None,) * 5, {}))
     assert read_sql(store.uri, experiments).to_bytes() == by_adbc.to_bytes()
+
+
+def test_two_connections_to_sqlite_read_one_moment(store: MlflowStore) -> None:
+    path = store.uri.removeprefix("sqlite:///")
+    with asking(store.uri) as queries:
+        assert len(queries) == 2
+        writer = sqlite3.connect(path, timeout=0)
+        with pytest.raises(sqlite3.OperationalError, match="locked"), writer:
+            writer.execute("UPDATE runs SET status = 'KILLED'")
+        assert [_statuses(query) & {"KILLED"} for query in queries] == [set(), set()]
+    with writer:
+        writer.execute("UPDATE runs SET status = 'KILLED'")
+    writer.close()
+    with asking(store.uri) as queries:  # by the handles of before
+        assert [_statuses(query) for query in queries] == [{"KILLED"}] * 2
+
+
+def test_a_database_in_wal_mode_is_read_at_one_moment_while_others_write(
+    store: MlflowStore,
+) -> None:
+    whole = meta(store)
+    writer = sqlite3.connect(store.uri.removeprefix("sqlite:///"))
+    writer.execute("PRAGMA journal_mode=wal")
+    assert meta(store) == whole
+    with asking(store.uri) as (query,), writer:
+        before = _statuses(query)
+        writer.execute("UPDATE runs SET status = 'KILLED'")
+        writer.commit()
+        assert _statuses(query) == before != {"KILLED"}
+    writer.close()
+
+
+def test_reading_leaves_the_locks_of_this_process_in_place(store: MlflowStore) -> None:
+    """Of a training in this process that logs meanwhile: other processes must go on waiting."""
+    path = store.uri.removeprefix("sqlite:///")
+    ours = sqlite3.connect(path, isolation_level=None)
+    ours.execute("BEGIN IMMEDIATE")
+    ours.execute("UPDATE runs SET status = 'KILLED'")
+    assert "KILLED" not in meta(store).decode("latin1")
+    others = f"import sqlite3; sqlite3.connect({path!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+    ended = subprocess.run([sys.executable, "-c", others], capture_output=True, check=False)
+    assert b"locked" in ended.stderr
+    ours.execute("ROLLBACK")
+    ours.close()
+
+
+def test_another_database_under_the_same_name_is_read_anew(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    path = Path(store.uri.removeprefix("sqlite:///"))
+    assert len(store.read_all(store.experiments())) > 0
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(path.read_bytes())
+    tables = sqlite3.connect(copy)
+    with tables:
+        tables.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
+    tables.close()
+    copy.replace(path)
+    experiments = {e.experiment_id: e.name for e in store.experiments()}
+    assert len(read_sql(store.uri, experiments)) == 0
+
+
+@pytest.mark.postgres
+def test_two_connections_to_postgres_read_one_moment(postgres_uri: str) -> None:
+    client = MlflowClient(postgres_uri)
+    experiment = client.create_experiment("moment")
+    add_run(client, experiment, params={"lr": 0.1}, metrics={"loss": 0.5})
+    with asking(postgres_uri) as queries:
+        assert len(queries) == 2
+        before = [_count(query) for query in queries]
+        add_run(client, experiment, params={"lr": 0.2}, metrics={"loss": 0.5})
+        assert [_count(query) for query in queries] == before == [before[0]] * 2
+    with asking(postgres_uri) as queries:
+        assert _count(queries[0]) == before[0] + 1
+
+
+def _count(query: Query) -> int:
+    return sum(batch.num_rows for batch in query(RUN_IDS))
+
+
+def _statuses(query: Query) -> set[str]:
+    select = sa.select(sa.column("status")).select_from(sa.table("runs"))
+    return {status for batch in query(select) for status in batch.column(0).to_pylist()}
 
 
 def test_the_database_of_another_server_is_not_read(store: MlflowStore) -> None:

@@ -7,6 +7,7 @@ SQLAlchemy does it for the others.
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,18 +19,20 @@ import sqlalchemy as sa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import dbapi
 from adbc_driver_postgresql import dbapi as postgres
-from adbc_driver_sqlite import dbapi as sqlite
 from sqlalchemy.dialects import postgresql as postgres_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import Dialect
 
 from mlflow_meta.errors import Unreadable
-from mlflow_meta.store import mysql
+from mlflow_meta.store import mysql, sqlite_files
 from mlflow_meta.store.secrets import REDACTED
 
 BATCH_ROWS = 50_000  # rows of one batch; bounds what is in memory beside the columns
 SIDE_BY_SIDE = 2  # connections that read at the same time
 
+_FAILURES = (
+    AdbcError, sqlite3.Error, sa.exc.SQLAlchemyError, ImportError, OSError, ValueError
+)  # fmt: skip
 Batches = Iterator[pa.RecordBatch]
 Select = sa.Select[Any]
 Query = Callable[[Select], Batches]
@@ -52,7 +55,11 @@ def asking(uri: str) -> Iterator[Sequence[Query]]:
     try:
         with ExitStack() as stack:
             if kind == "sqlite" and url.database:
-                yield _sqlite(f"{Path(url.database).absolute().as_uri()}?mode=ro", stack)
+                file = sqlite_files.asking(
+                    Path(url.database), at_once=SIDE_BY_SIDE, batch_rows=BATCH_ROWS
+                )
+                dialect = sqlite_dialect.dialect()
+                yield [_asks(ask, dialect) for ask in stack.enter_context(file)]
             elif kind == "postgresql":
                 plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
                 yield _postgres(plain, stack)
@@ -60,32 +67,8 @@ def asking(uri: str) -> Iterator[Sequence[Query]]:
                 yield [stack.enter_context(mysql.asking(url))]
             else:
                 yield [stack.enter_context(_asks_sqlalchemy(uri))]
-    except (AdbcError, sa.exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
+    except _FAILURES as error:
         raise Unreadable(_one_line(error, uri)) from error
-
-
-def _sqlite(uri: str, stack: ExitStack) -> list[Query]:
-    first = stack.enter_context(sqlite.connect(uri))
-    connections: list[dbapi.Connection] = [first]
-    with first.cursor() as cursor:
-        cursor.execute("PRAGMA journal_mode")
-        (mode,) = cursor.fetchall()[0]
-    # While the first one reads nobody can write, so all read the same. In WAL mode they can.
-    if mode != "wal":
-        _reading(first)
-        with suppress(AdbcError):  # one who waits to write lets nobody begin to read
-            for _ in range(SIDE_BY_SIDE - 1):
-                connections.append(_reading(stack.enter_context(sqlite.connect(uri))))
-    options = {"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)}
-    return [_asks(connection, sqlite_dialect.dialect(), options) for connection in connections]
-
-
-def _reading(connection: dbapi.Connection) -> dbapi.Connection:
-    """The connection, which keeps its lock until it is closed."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT version_num FROM alembic_version")
-        cursor.fetchall()
-    return connection
 
 
 def _postgres(uri: str, stack: ExitStack) -> list[Query]:
@@ -101,7 +84,7 @@ def _postgres(uri: str, stack: ExitStack) -> list[Query]:
                 cursor.execute(f"SET TRANSACTION SNAPSHOT '{moment}'")
             connections.append(more)
     dialect = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    return [_asks(connection, dialect, {}) for connection in connections]
+    return [_asks(_by_adbc(connection), dialect) for connection in connections]
 
 
 def _begun(connection: dbapi.Connection) -> dbapi.Connection:
@@ -110,16 +93,20 @@ def _begun(connection: dbapi.Connection) -> dbapi.Connection:
     return connection
 
 
-def _asks(connection: dbapi.Connection, dialect: Dialect, options: dict[str, str]) -> Query:
+def _asks(ask: Callable[[str], Batches], dialect: Dialect) -> Query:
     def query(select: Select) -> Batches:
-        text = str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        return ask(str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True})))
+
+    return query
+
+
+def _by_adbc(connection: dbapi.Connection) -> Callable[[str], Batches]:
+    def ask(text: str) -> Batches:
         with connection.cursor() as cursor:
-            if options:
-                cursor.adbc_statement.set_options(**options)
             cursor.execute(text)
             yield from cursor.fetch_record_batch()
 
-    return query
+    return ask
 
 
 @contextmanager
