@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,16 @@ def asking(uri: str) -> Iterator[Sequence[Query]]:
 
 
 def _postgres(uri: str, stack: ExitStack) -> list[Query]:
-    first = _begun(stack.enter_context(postgres.connect(uri)))
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:  # each asks for all types that there are
+        opening = [pool.submit(postgres.connect, uri) for _ in range(SIDE_BY_SIDE)]
+    first = _begun(stack.enter_context(opening[0].result()))
     with first.cursor() as cursor:
         cursor.execute("SELECT pg_export_snapshot()")
         (moment,) = cursor.fetchall()[0]
     connections = [first]
     with suppress(AdbcError):  # a user may be allowed a single connection
-        for _ in range(SIDE_BY_SIDE - 1):
-            more = _begun(stack.enter_context(postgres.connect(uri)))
+        for other in opening[1:]:
+            more = _begun(stack.enter_context(other.result()))
             with more.cursor() as cursor:
                 cursor.execute(f"SET TRANSACTION SNAPSHOT '{moment}'")
             connections.append(more)
