@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
 from mlflow_meta.errors import NoModel, StoreRefused, Unreachable, UnsupportedStore
-from mlflow_meta.store import MlflowStore, queue, registry
+from mlflow_meta.store import MlflowStore, queue, quick_answers, registry
 from mlflow_meta.trials import Direction, Objective, Suggestion
 
 OBJECTIVE = Objective(metric="val_loss", direction=Direction.MINIMIZE)
@@ -174,3 +175,26 @@ def test_of_many_workers_that_claim_one_run_exactly_one_gets_it(server: str) -> 
     assert sorted(won) == sorted(run_ids)
     assert wins.empty()
     assert MlflowStore(server).server_version().startswith("3.")
+
+
+@pytest.mark.slow
+def test_each_answer_of_a_server_is_acknowledged_at_once(
+    filled_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of several workers sends the rest of an answer 40 ms later otherwise."""
+    calls: list[object] = []
+    monkeypatch.setattr(quick_answers, "_acknowledge_at_once", calls.append)
+    with mlflow_server(filled_uri) as url:
+        store = MlflowStore(url)
+        assert len(calls) == 1  # who we are
+        experiments = store.experiments(["sweep-a"])
+        assert len(calls) == 2
+        assert len(store.read_all(experiments)) > 0
+        assert len(calls) > 2
+    assert all(isinstance(connection, socket.socket) for connection in calls)
+    if hasattr(socket, "TCP_QUICKACK"):
+        with socket.socket() as connection:
+            monkeypatch.undo()
+            quick_answers._acknowledge_at_once(connection)
+            option = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+            assert option == 1

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_meta.errors import StoreRefused, Unreachable, UnsupportedStore
+from mlflow_meta.store.quick_answers import hasten
 
 CONNECT_TIMEOUT_S = 5.0
 _PORTS = {"http": 80, "https": 443}
@@ -101,6 +102,8 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
 
 @translated
 def _client(uri: str) -> MlflowClient:
+    if not is_database(uri):
+        hasten()
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     client.search_experiments(max_results=1)  # opens databases, and asks servers who we are
     return client
