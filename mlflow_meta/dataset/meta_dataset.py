@@ -78,7 +78,7 @@ class MetaDataset:
     @property
     def tasks(self) -> list[str]:
         """The tasks, in the order in which they first appear."""
-        return list(dict.fromkeys(self.frame["task"]))
+        return [str(task) for task in self.frame["task"].unique()]
 
     @property
     def quarantined(self) -> dict[str, int]:
