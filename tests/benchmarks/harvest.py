@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -353,7 +354,8 @@ def _ask(server: str) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{server}/api/2.0/mlflow/runs/search", body, headers)
-    direct.open(request, timeout=60).close()
+    with suppress(urllib.error.HTTPError):  # several first ones at once get in each other's way
+        direct.open(request, timeout=60).close()
 
 
 def _median(took: Sequence[Took], name: str) -> float:
