@@ -45,6 +45,7 @@ _MAX_CACHED = 256
 _SHIFT = 4.0  # variance of a
 _TAUS = (0.5, 1.0, 2.0)
 _LAMBDAS = (0.1, 0.25, 0.5, 1.0)
+_LAMBDA_PRIOR = 0.6  # without a trial of the target to tell it
 _LAMBDAS_ALONE = (0.5, 1.0, 1.5)
 _NOISES = (0.003, 0.03, 0.1, 0.3)  # variance of an observation, where that of g is 1
 _FACTORS = (0.5, 1.0, 2.0)  # by which g's length scales may differ from the sources'
@@ -217,7 +218,7 @@ class TaskPosterior:
         if not len(rows):
             known = bool(self._sources)
             scales = self._shared_scales() if known else np.ones(self._X.shape[1])
-            return [(Setting(1.0, 0.3 if known else 1.0, 0.03, scales), 1.0)]
+            return [(Setting(1.0, _LAMBDA_PRIOR if known else 1.0, 0.03, scales), 1.0)]
         grid = self._grid(groups)
         stretches = _STRETCHES if self._sources else np.ones(1)
         R = {id(s.scales): correlation(self._X[rows], self._X[rows], s.scales) for s in grid}
