@@ -14,7 +14,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction
 from mlflow_meta.models.choice import compare, spearman_on_new_tasks
-from mlflow_meta.models.extra_trees import MIN_LEAF, N_TREES, ExtraTrees
+from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
 from mlflow_meta.models.meta_model import cross_predict, folds_across, folds_within
 from mlflow_meta.models.task_prior import TaskPosterior
 from mlflow_meta.models.transfer import WithTrees
@@ -208,7 +208,7 @@ def test_the_trees_say_what_scikit_learn_says() -> None:
     X, y = rng.random((120, 6)).round(1), rng.normal(size=120)
     ours = ExtraTrees()
     ours.fit(X, y, groups=np.arange(6), seed=3)
-    theirs = ExtraTreesRegressor(N_TREES, min_samples_leaf=MIN_LEAF, random_state=3).fit(X, y)
+    theirs = ExtraTreesRegressor(N_TREES, bootstrap=True, random_state=3).fit(X, y)
     new = rng.random((50, 6)).round(1)
     by_tree = np.stack([tree.predict(new) for tree in theirs.estimators_])
     np.testing.assert_allclose(ours.predict(new).mean, by_tree.mean(axis=0))

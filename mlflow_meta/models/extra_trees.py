@@ -19,17 +19,17 @@ from sklearn.ensemble import ExtraTreesRegressor
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_TREES = 100
-MIN_LEAF = 2
 _MAX_ROWS_AT_ONCE = 2000  # so that `(rows, t)` stays small
 
 
 class ExtraTrees:
-    """mean = mean over the trees; variance = their disagreement + the variance within a leaf."""
+    """mean = mean over the trees; variance = their disagreement + noise, see `fit`."""
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
         del groups
-        forest = ExtraTreesRegressor(N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed)
+        # A category's column has one place to split: without a bootstrap all trees would be alike.
+        forest = ExtraTreesRegressor(N_TREES, bootstrap=True, oob_score=True, random_state=seed)
         trees = [member.tree_ for member in forest.fit(X, y).estimators_]
         sizes = np.array([tree.node_count for tree in trees])
         self._roots: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -45,9 +45,9 @@ class ExtraTrees:
         self._threshold = np.concatenate([tree.threshold for tree in trees])
         self._value = np.concatenate([tree.value[:, 0, 0] for tree in trees])
         self._depth = max(int(tree.max_depth) for tree in trees)
-        within = np.concatenate([tree.impurity for tree in trees])
-        rows_in = np.concatenate([tree.n_node_samples for tree in trees])
-        self._noise = float(np.average(within[is_leaf], weights=rows_in[is_leaf]))
+        # What trees that have not seen a row are off by, beyond their disagreement.
+        missed = float(np.mean((y - forest.oob_prediction_) ** 2))
+        self._noise = max(missed - float(self._walk(X).var(axis=1).mean()), 0.0)
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
