@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -59,4 +60,26 @@ def worthy_and_apart(worth: Vector, positions: Matrix, n: int) -> list[int]:
         distance = np.linalg.norm(positions - positions[i], axis=1)
         worth = worth * (1 - np.exp(-0.5 * (distance / near) ** 2))
         worth[i] = -1.0
+    return chosen
+
+
+def covering(positions: Matrix, tried: Matrix, n: int) -> list[int]:
+    """Up to `n` candidates that, with what was tried, cover the candidates evenly.
+
+    Greedy facility location: each choice lowers the mean distance of the candidates to the nearest
+    choice the most. The point farthest from the others would always lie in a corner.
+
+    Args:
+        positions: Where the candidates lie in the unit cube, `(m, d)`.
+        tried: Where that lies which was tried, `(k, d)`.
+        n: How many.
+    """
+    away = cdist(positions, positions)
+    distance = np.min(cdist(tried, positions), axis=0, initial=np.sqrt(positions.shape[1]))
+    chosen: list[int] = []
+    for _ in range(min(n, len(positions))):
+        gains = np.maximum(distance - away, 0.0).sum(axis=1)
+        gains[chosen] = -1.0
+        chosen.append(int(np.argmax(gains)))
+        distance = np.minimum(distance, away[chosen[-1]])
     return chosen

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mlflow_meta.backtest import Backtest
 from mlflow_meta.models import MetaModel
 from mlflow_meta.trials import Direction, Objective
 
@@ -70,6 +71,26 @@ def progress(history: pd.DataFrame, suggested: pd.DataFrame, objective: Objectiv
     axes.set_xlabel("run, in the order of training")
     axes.set_ylabel(f"{objective.metric} ({objective.direction.value})")
     axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def regrets(found: Backtest, objective: Objective) -> bytes:
+    """What each way of a backtest lacked to the pool's best after ever more runs, as PNG."""
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    place = np.arange(1, len(found.pool) + 1)
+    styles = {"ours": (_BLUE, "-"), "as run": (_ORANGE, "--"), "random": (_GREY, "-")}
+    for name, way in found.ways.items():
+        color, line = styles.get(name, ("black", ":"))
+        course = found.regret(way.course)
+        axes.step(place, course, where="post", color=color, linestyle=line, label=name)
+        if name == "random":
+            band = found.regret(way.low), found.regret(way.high)
+            axes.fill_between(place, *band, step="post", color=color, alpha=0.2, linewidth=0)
+    axes.set_xlabel(f"further runs of {found.task}, after the first {found.n_start}")
+    axes.set_ylabel(f"{objective.metric}: distance to the best")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8, title="random: with 10% to 90%", title_fontsize=8)
     return _png(figure)
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from mlflow_meta.acquisition import expected_improvement
-from mlflow_meta.batch import jointly_best, worthy_and_apart
+from mlflow_meta.batch import covering, jointly_best, worthy_and_apart
 from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.features import Encoder
@@ -151,16 +150,7 @@ def spread_out(
     order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
     positions = _positions(space, [*pool, *tried])
-    away = cdist(positions, positions[: len(pool)])
-    # Greedy facility location: each choice lowers the mean distance of the pool to the nearest
-    # choice the most. The point farthest from the others would always lie in a corner.
-    distance = np.min(away[len(pool) :], axis=0, initial=np.sqrt(positions.shape[1]))
-    chosen: list[int] = []
-    for _ in range(min(n, len(pool))):
-        gains = np.maximum(distance - away[: len(pool)], 0.0).sum(axis=1)
-        gains[chosen] = -1.0
-        chosen.append(int(np.argmax(gains)))
-        distance = np.minimum(distance, away[chosen[-1]])
+    chosen = covering(positions[: len(pool)], positions[len(pool) :], n)
     return [dict(pool[i]) for i in chosen]
 
 

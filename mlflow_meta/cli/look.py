@@ -1,14 +1,18 @@
-"""Commands that look: report, doctor, demo."""
+"""Commands that look: report, backtest, doctor, demo."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.options import emit, humane, open_store, working
+
+if TYPE_CHECKING:
+    from mlflow_meta.trials import At
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -51,6 +55,66 @@ def report(
         return
     show.report(found)
     click.echo(show.balance(found))
+
+
+@click.command()
+@options.target
+@options.metric
+@options.direction
+@options.at
+@options.tasks_by
+@click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+@options.tracking_uri
+@options.as_json
+@humane
+def backtest(  # noqa: PLR0913 - one argument an option
+    experiment_name: str,
+    metric: str | None,
+    direction: str | None,
+    at: At,
+    tasks_by: str,
+    task: str | None,
+    out: Path | None,
+    seed: int,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Replay an experiment's history: what would suggestions have saved? Writes no run.
+
+    The first runs (a fifth, at least 5) are given; then each way may choose the next ones among
+    those that were run. A pool is no search space: the best of it is known to exist.
+
+    \b
+    Example:
+        mlflow-meta backtest -e sweep-7 --metric rmse --out regret.png
+    Next:
+        mlflow-meta train --metric rmse
+    """
+    store = open_store(tracking_uri)
+    from mlflow_meta.cli import show_backtest
+    from mlflow_meta.services.backtest import backtest as run
+
+    with working("reading the harvest") as say:
+        done = run(
+            store,
+            experiment_name,
+            metric=metric,
+            direction=options.read_direction(direction),
+            at=at,
+            tasks_by=tasks_by,
+            task=task,
+            rng=options.generator(seed),
+            progress=say,
+        )
+    if out is not None:
+        out.write_bytes(done.picture)
+        click.echo(f"Wrote {out}.", err=True)
+    if as_json:
+        emit(show_backtest.data(done))
+        return
+    show_backtest.words(done)
 
 
 @click.command()
