@@ -83,7 +83,8 @@ class Backtest:
         best_of_start: The lowest value among the start; the pool need not have a lower one.
         pool: `(n,)` values of the pool, minimised, as they were run.
         ways: `ours`, `as run`, `random` and, where Optuna is there, `TPE`.
-        coverage: Of the intervals of runs one batch ahead, in the order as they were run.
+        coverage: Of the intervals of runs one batch ahead, in the order as they were run; of up to
+            `MAX_CHECKS` batches, evenly spread.
     """
 
     task: str

@@ -58,9 +58,9 @@ def saved(found: Backtest) -> str:
     ours = needed.pop("ours")
     others = ", ".join(f"{name} {n:.3g}" for name, n in needed.items())
     gain = needed["random"] - ours
-    verdict = f"{gain:.3g} runs saved" if gain > 0 else f"{-gain:.3g} runs lost"
+    verdict = f"{_runs(gain)} saved" if gain > 0 else f"{_runs(-gain)} lost"
     return (
-        f"To come within {NEAR:.0%} of the best, ours needed {ours:.3g} runs ({others}): {verdict} "
+        f"To come within {NEAR:.0%} of the best, ours needed {_runs(ours)} ({others}): {verdict} "
         "against random. It is one history, so luck is part of it."
     )
 
@@ -92,6 +92,10 @@ def data(done: Backtesting) -> dict[str, Any]:
             {"level": c.level, "share": c.share, "n": c.n, "error": c.error} for c in found.coverage
         ],
     }
+
+
+def _runs(n: float) -> str:
+    return "1 run" if n == 1 else f"{n:.3g} runs"
 
 
 def _median(found: Backtest) -> float:
