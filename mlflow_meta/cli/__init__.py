@@ -4,7 +4,7 @@ import click
 
 from mlflow_meta.cli.act import suggest, tune, work
 from mlflow_meta.cli.learn import harvest, space, train
-from mlflow_meta.cli.look import demo, doctor, report
+from mlflow_meta.cli.look import demo, doctor, explain, report
 
 __all__ = ["main"]
 
@@ -20,5 +20,5 @@ def main() -> None:
     """
 
 
-for command in (demo, doctor, harvest, space, train, suggest, work, tune, report):
+for command in (demo, doctor, harvest, space, train, suggest, work, tune, report, explain):
     main.add_command(command)
