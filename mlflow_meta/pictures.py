@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def explanation(found: Explanation, space: SearchSpace, objective: Objective, ta
         0.5 + 2.5 * -(-max(len(found.curves), 1) // 3),
     ]
     figure = Figure(figsize=(9.0, sum(heights)), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(2, 1, height_ratios=heights))
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)  # typed as if it were one
     _draw_importance(parts[0], found.importance)
     _draw_curves(parts[1], found.curves, space, objective, task)
     return _png(figure)

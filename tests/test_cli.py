@@ -147,6 +147,28 @@ def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> Non
     assert second["best_so_far"] == reported["best_after"]
 
 
+def test_a_description_can_not_be_broken_by_a_choice_that_somebody_logged(
+    uri: str, client: MlflowClient
+) -> None:
+    odd = client.create_experiment("odd")
+    for i in range(16):
+        params = {"kind": ("a", "`](http://evil) <b>")[i % 2], "x": i / 16}
+        add_run(client, odd, params=params, metrics={"val_loss": float(abs(i - 7))})
+    done("harvest", "-e", "odd")
+    done("train", "--metric", "val_loss")
+    for s in data("suggest", "-e", "odd", "-n", "4")["suggestions"]:
+        tags = client.get_run(s["run_id"]).data.tags
+        note = tags["mlflow.note.content"]
+        line = next(line for line in note.splitlines() if "Nearest of what was run" in line)
+        outside = "".join(line.partition("Nearest")[2].split("`")[::2])
+        assert "evil" not in outside
+        assert f"({run_link(odd, tags['mlflow_meta.nearest_run'])})" in outside
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
 def test_explain_says_what_matters_and_writes_nothing(
     uri: str, client: MlflowClient, tmp_path: Path
 ) -> None:

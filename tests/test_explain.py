@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,7 +97,8 @@ def test_ped_anova_ranks_params_as_optunas_does() -> None:
         study.add_trial(
             optuna.trial.create_trial(params=params, distributions=kinds, value=row["value"])
         )
-    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was experimental once
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     theirs = evaluator.evaluate(study)
     model = fitted(trials, ADDITIVE)
