@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from mlflow_meta.backtest import Backtest
+from mlflow_meta.explain import Explanation
 from mlflow_meta.models import MetaModel
+from mlflow_meta.space import Categorical, SearchSpace
 from mlflow_meta.trials import Direction, Objective
 
 _GREY, _BLUE, _ORANGE = "#8a8f98", "#1f5fa8", "#d9730d"
 _SIZE = (7.0, 4.2)  # inches
 _DPI = 110
+MAX_BARS = 20  # params in a picture of importance
+_MAX_LABEL = 24  # characters of a param's name
+_MAX_CHOICE = 12  # of a choice
 
 
 def predicted_against_actual(model: MetaModel, objective: Objective) -> bytes:
@@ -92,6 +99,108 @@ def regrets(found: Backtest, objective: Objective) -> bytes:
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, title="random: with 10% to 90%", title_fontsize=8)
     return _png(figure)
+
+
+def importance(frame: pd.DataFrame) -> bytes:
+    """How much each param matters, both measures as shares, as PNG; see `explain.importance`."""
+    figure = Figure(figsize=(7.0, _bars_height(frame)), layout="constrained")
+    _draw_importance(figure, frame)
+    return _png(figure)
+
+
+def partial_dependence(
+    curves: Mapping[str, pd.DataFrame], space: SearchSpace, objective: Objective, task: str
+) -> bytes:
+    """Small multiples of curves, one for each param, as PNG; see `explain.partial_dependence`."""
+    n_rows = -(-max(len(curves), 1) // 3)
+    figure = Figure(figsize=(9.0, 0.5 + 2.5 * n_rows), layout="constrained")
+    _draw_curves(figure, curves, space, objective, task)
+    return _png(figure)
+
+
+def explanation(found: Explanation, space: SearchSpace, objective: Objective, task: str) -> bytes:
+    """Importance above, curves below, as PNG."""
+    heights = [
+        _bars_height(found.importance),
+        0.5 + 2.5 * -(-max(len(found.curves), 1) // 3),
+    ]
+    figure = Figure(figsize=(9.0, sum(heights)), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)  # typed as if it were one
+    _draw_importance(parts[0], found.importance)
+    _draw_curves(parts[1], found.curves, space, objective, task)
+    return _png(figure)
+
+
+def _bars_height(frame: pd.DataFrame) -> float:
+    return 1.3 + 0.32 * min(len(frame), MAX_BARS)
+
+
+def _draw_importance(figure: Figure | SubFigure, frame: pd.DataFrame) -> None:
+    shown = frame.head(MAX_BARS).iloc[::-1]
+    permutation = np.maximum(frame["permutation"].to_numpy(float), 0.0)
+    total = permutation.sum() or 1.0
+    axes = figure.subplots()
+    place = np.arange(len(shown))
+    by_model = np.maximum(shown["permutation"].to_numpy(float), 0.0) / total
+    axes.barh(place + 0.2, by_model, 0.36, color=_BLUE, label="permutation: to the meta-model")
+    axes.barh(
+        place - 0.2,
+        shown["ped_anova"],
+        0.36,
+        color=_ORANGE,
+        label="PED-ANOVA: to be in the best 10%",
+    )
+    axes.set_yticks(place, [_cut(name, _MAX_LABEL) for name in shown["param"]])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the importance of all params")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _draw_curves(
+    figure: Figure | SubFigure,
+    curves: Mapping[str, pd.DataFrame],
+    space: SearchSpace,
+    objective: Objective,
+    task: str,
+) -> None:
+    if not curves:
+        return
+    n_rows = -(-len(curves) // 3)
+    grid = figure.subplots(n_rows, min(len(curves), 3), sharey=True, squeeze=False)
+    for axes in grid.flat[len(curves) :]:
+        axes.set_visible(False)
+    for axes, (name, curve) in zip(grid.flat, curves.items(), strict=False):
+        param = space.params[name]
+        sides = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
+        if isinstance(param, Categorical):
+            place = np.arange(len(curve))
+            # A mean may lie outside the quantiles, where a few configurations are far off.
+            away = [np.maximum(side, 0.0) for side in sides]
+            axes.errorbar(place, curve["mean"], yerr=away, fmt="o", color=_BLUE, capsize=3)
+            crowded = len(curve) > 4
+            axes.set_xticks(
+                place,
+                [_cut(str(choice), _MAX_CHOICE) for choice in curve["at"]],
+                rotation=45 if crowded else 0,
+                ha="right" if crowded else "center",
+            )
+            axes.margins(x=0.2)
+        else:
+            place = curve["at"].to_numpy(float)
+            axes.fill_between(place, curve["low"], curve["high"], color=_BLUE, alpha=0.2, lw=0)
+            axes.plot(place, curve["mean"], color=_BLUE)
+            if param.log:
+                axes.set_xscale("log")
+        axes.set_xlabel(_cut(name, _MAX_LABEL))
+    metric = f"{_cut(objective.metric, _MAX_LABEL)} ({objective.direction.value})"
+    figure.supylabel(metric, fontsize=10)
+    figure.suptitle(f"Expected on {_cut(task, 40)}: mean, and 80% of configurations", fontsize=10)
+
+
+def _cut(text: str, n: int) -> str:
+    """At most `n` characters; a dollar sign would start mathematics."""
+    short = text if len(text) <= n else text[: n - 1] + "\u2026"
+    return short.replace("$", r"\$")
 
 
 def _png(figure: Figure) -> bytes:

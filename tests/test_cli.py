@@ -117,6 +117,11 @@ def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> Non
         assert saved.data.tags["mlflow_meta.harvest_run"] == harvested["run_id"]
         assert saved.data.tags["mlflow_meta.model_version"] == "mlflow-meta-val_loss/1"
         assert f"{s['predicted']:.5g}" in saved.data.tags["mlflow.note.content"]
+        near = client.get_run(saved.data.tags["mlflow_meta.nearest_run"])
+        address = f"#/experiments/{near.info.experiment_id}/runs/{near.info.run_id}"
+        got = f" got {near.data.metrics['val_loss']:.5g}."
+        assert address in saved.data.tags["mlflow.note.content"]
+        assert got in saved.data.tags["mlflow.note.content"]
 
     worked = data("work", "-e", "sweep-a", "--max-runs", "3", "--", sys.executable, TRAINER)
     assert (worked["n_trained"], worked["n_failed"]) == (3, 0)
@@ -140,6 +145,55 @@ def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> Non
     assert all(s["params"] not in tried for s in second["suggestions"])
     assert second["n_unseen"] == 3
     assert second["best_so_far"] == reported["best_after"]
+
+
+def test_a_description_can_not_be_broken_by_a_choice_that_somebody_logged(
+    uri: str, client: MlflowClient
+) -> None:
+    odd = client.create_experiment("odd")
+    for i in range(16):
+        params = {"kind": ("a", "`](http://evil) <b>")[i % 2], "x": i / 16}
+        add_run(client, odd, params=params, metrics={"val_loss": float(abs(i - 7))})
+    done("harvest", "-e", "odd")
+    done("train", "--metric", "val_loss")
+    for s in data("suggest", "-e", "odd", "-n", "4")["suggestions"]:
+        tags = client.get_run(s["run_id"]).data.tags
+        note = tags["mlflow.note.content"]
+        line = next(line for line in note.splitlines() if "Nearest of what was run" in line)
+        outside = "".join(line.partition("Nearest")[2].split("`")[::2])
+        assert "evil" not in outside
+        assert f"({run_link(odd, tags['mlflow_meta.nearest_run'])})" in outside
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def test_explain_says_what_matters_and_writes_nothing(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    assert "No meta-model has been trained yet" in refusal("explain", "-e", "sweep-a")
+    done("harvest")
+    trained = data("train", "--metric", "accuracy")
+    files = {file.path for file in client.list_artifacts(trained["run_id"])}
+    assert {"importance.csv", "importance.png", "partial_dependence.png"} <= files
+    before = Path(uri.removeprefix("sqlite:///")).read_bytes()
+    picture = tmp_path / "why.png"
+    found = data("explain", "-e", "sweep-a", "--out", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert {row["param"] for row in found["importance"]} == {"model", "lr", "depth", "units"}
+    assert found["importance"][0]["param"] == "lr"
+    curve = found["partial_dependence"]["lr"]
+    assert all(0 <= point["low"] <= point["high"] <= 1 for point in curve)
+    best = max(curve, key=lambda point: point["mean"])
+    assert 0.001 < best["at"] < 0.1
+    assert found["sentence"].startswith("accuracy is best with lr near 0.")
+    assert data("explain", "-e", "sweep-a") == found
+    told = done("explain", "-e", "sweep-a")
+    assert found["sentence"] in told.stdout
+    assert "Next: mlflow-meta suggest -e sweep-a" in told.stderr
+    assert Path(uri.removeprefix("sqlite:///")).read_bytes() == before
+    assert "no experiment 'sweep-x'" in refusal("explain", "-e", "sweep-x")
 
 
 def test_tables_are_for_people_and_words_go_to_stderr(uri: str) -> None:

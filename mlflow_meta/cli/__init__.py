@@ -4,7 +4,7 @@ import click
 
 from mlflow_meta.cli.act import suggest, tune, work
 from mlflow_meta.cli.learn import harvest, space, train
-from mlflow_meta.cli.look import backtest, demo, doctor, report
+from mlflow_meta.cli.look import backtest, demo, doctor, explain, report
 
 __all__ = ["main"]
 
@@ -20,5 +20,9 @@ def main() -> None:
     """
 
 
-for command in (demo, doctor, harvest, space, train, suggest, work, tune, report, backtest):
+_COMMANDS = (
+    demo, doctor, harvest, space, train, explain, backtest, suggest, work, tune, report
+)  # fmt: skip
+
+for command in _COMMANDS:
     main.add_command(command)

@@ -1,7 +1,8 @@
-"""Commands that look: report, backtest, doctor, demo."""
+"""Commands that look: report, explain, backtest, doctor, demo."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,6 +116,57 @@ def backtest(  # noqa: PLR0913 - one argument an option
         emit(show_backtest.data(done))
         return
     show_backtest.words(done)
+
+
+@click.command()
+@click.option(
+    "-e", "--experiment-name", required=True, metavar="NAME", help="Whose params are explained."
+)
+@options.metric
+@click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")
+@options.tracking_uri
+@options.as_json
+@humane
+def explain(
+    experiment_name: str,
+    metric: str | None,
+    task: str | None,
+    out: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Show which params matter, and what each does, as the champion has learned it.
+
+    \b
+    Example:
+        mlflow-meta explain -e sweep-7 --out params.png
+    Next:
+        mlflow-meta suggest -e sweep-7
+    """
+    store = open_store(tracking_uri)
+    from mlflow_meta.cli import show
+    from mlflow_meta.services.explain import explain as run
+
+    with working("asking the champion"):
+        found = run(store, experiment_name, metric=metric, task=task)
+    if out is not None:
+        out.write_bytes(found.picture)
+        click.echo(f"Wrote {out}.", err=True)
+    if as_json:
+        emit(show.reasons_data(found))
+        return
+    show.table(
+        ["param", "permutation", "ped_anova", "runs"],
+        [list(row) for row in found.importance.itertuples(index=False)],
+    )
+    click.echo(f"On {found.task}, says {found.model}: {found.sentence}")
+    if not found.has_signal:
+        click.echo(
+            "But it could not tell good from bad on held-out trials: more runs are needed.",
+            err=True,
+        )
+    click.echo(f"Next: mlflow-meta suggest -e {shlex.quote(experiment_name)}", err=True)
 
 
 @click.command()

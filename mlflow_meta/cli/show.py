@@ -20,13 +20,26 @@ MAX_REMARKS = 8  # shown; --json has them all
 
 if TYPE_CHECKING:
     from mlflow_meta.services.doctor import Examination
+    from mlflow_meta.services.explain import Reasons
     from mlflow_meta.services.harvest import Harvest
     from mlflow_meta.services.report import Report
     from mlflow_meta.services.suggest import Suggestions
     from mlflow_meta.trials import Objective
 
 RIGHT = frozenset(
-    ["rank", "runs", "varied", "predicted", "std", "got", "rmse", "spearman", "values"]
+    [
+        "rank",
+        "runs",
+        "varied",
+        "predicted",
+        "std",
+        "got",
+        "rmse",
+        "spearman",
+        "values",
+        "permutation",
+        "ped_anova",
+    ]
 )
 _NO_TTY_WIDTH = 120  # columns where the output is no terminal
 
@@ -158,6 +171,22 @@ def balance(found: Report) -> str:
         f"Best {metric} of {found.n_before} runs before: {number(found.best_before)}; after "
         f"{done} suggested ones: {number(found.best_after)}{inside}."
     )
+
+
+def reasons_data(found: Reasons) -> dict[str, Any]:
+    """What matters, for programs."""
+    return {
+        "task": found.task,
+        **_objective_data(found.objective),
+        "model": found.model,
+        "n_trials": found.n_trials,
+        "has_signal": found.has_signal,
+        "importance": found.importance.to_dict("records"),
+        "partial_dependence": {
+            name: curve.to_dict("records") for name, curve in found.curves.items()
+        },
+        "sentence": found.sentence,
+    }
 
 
 def examination(found: Examination) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.columns import columns_with
-from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.explain import nearest
+from mlflow_meta.known import Known, known_to, space_of, task_of
 from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
-from mlflow_meta.space import SearchSpace, infer
+from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import MlflowStore, Registered, names, queue, registry
-from mlflow_meta.trials import Config, Objective, Suggestion
+from mlflow_meta.trials import Config, ConfigValue, Objective, Suggestion
 
-MIN_OWN_TRIALS = 10  # trials of a task from which its own ranges say enough
+MAX_CHANGES = 6  # params in which a suggestion differs from the nearest run, in its description
+MAX_SHOWN = 120  # characters of a text from the server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +85,11 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     """
     champion = registry.champion(store, metric=metric, name=model_name)
     suggested = queue.suggested_configs(store, experiment_name)
-    known = _known(store, champion)
+    known = known_to(store, champion)
     trials = known.trials
-    task = task or _task_of(experiment_name, known)
+    task = task or task_of(experiment_name, known)
     if space is None:
-        space = _space_of(known, task, champion.model)
+        space = space_of(known, task, champion.model)
     tried = [*tried_on(trials, task), *(space.parse(texts) for texts in suggested)]
     rng = rng or np.random.default_rng()
     configs = choose_batch(champion.model, space, trials, task=task, n=n, tried=tried, rng=rng)
@@ -107,8 +107,12 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     batch = uuid.uuid4().hex
     # The UI shows the newest run first: written last to first, the best one is on top.
     for item in [] if dry_run else reversed(items):
-        note = _note(item, champion, experiment_name, task, so_far)
+        alike = nearest(item.config, trials, space, task=task, k=1)
+        close = _nearest(alike, known, task, champion.objective)
+        note = _note(item, champion, experiment_name, task, f"{so_far}{close}")
         tags = {**_lineage(champion, task), names.BATCH: batch}
+        if len(alike):
+            tags[names.NEAREST_RUN] = str(alike["run_id"][0])
         run_id = queue.schedule(
             store, experiment_name, item, champion.objective, note=note, tags=tags
         )
@@ -128,77 +132,6 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         never_logged=[n for n in space.names if f"params.{n}" not in trials],
         n_unseen=max(len(values) - (len(learned.values) if learned else 0), 0),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """What is known by now.
-
-    Attributes:
-        trials: Those of the newest harvest; of tasks that it left out, those the champion knows.
-        runs: The newest harvest's, with the metric or without.
-        task_param: The param whose value a task is; None where it is none.
-    """
-
-    trials: pd.DataFrame
-    runs: pd.DataFrame
-    task_param: str | None
-
-
-def _known(store: MlflowStore, champion: Registered) -> _Known:
-    newest_run_id, newest = store.dataset()
-    same = newest_run_id == champion.harvest_run_id
-    learned = newest if same else store.dataset(champion.harvest_run_id)[1]
-    task_param = learned.task_param(champion.tasks_by)
-    objective = champion.objective
-    trials = learned.with_tasks(champion.tasks_by).trials(objective)
-    try:
-        newest = newest.with_tasks(champion.tasks_by)
-    except NothingToLearn:  # what holds for one run that lacks it holds for all
-        newest = newest.with_tasks("experiment")
-    if not same and newest.has(objective):
-        fresh = newest.trials(objective)
-        others = trials[~trials["task"].isin(fresh["task"])]
-        trials = pd.concat([others, fresh], ignore_index=True)
-    return _Known(trials=trials, runs=newest.frame, task_param=task_param)
-
-
-def _task_of(experiment_name: str, known: _Known) -> str:
-    """The task that is meant by an experiment: its only one; itself where it has no runs."""
-    tasks: list[str] = []
-    for frame in (known.trials, known.runs):
-        own = frame["experiment"] == experiment_name
-        tasks = tasks or list(dict.fromkeys(frame.loc[own, "task"]))
-    if len(tasks) > 1:
-        raise NothingToLearn(
-            f"The runs of {experiment_name!r} are about several tasks. Pass --task with one of "
-            f"{', '.join(repr(task) for task in tasks)}."
-        )
-    return str(tasks[0]) if tasks else experiment_name
-
-
-def _space_of(known: _Known, task: str, model: MetaModel) -> SearchSpace:
-    """What the task's own trials have varied or, if they are few, what others have.
-
-    Of the others' params only those that belong together: the ones that the task's own runs have
-    logged, with any metric, or else those of the task with the most trials.
-    """
-    trials, runs = known.trials, known.runs
-    own = trials[trials["task"] == task]
-    if len(own) >= MIN_OWN_TRIALS:
-        with suppress(NothingToLearn):
-            return infer(own).space
-    alike = runs[runs["task"] == task]
-    if alike.empty:
-        alike = trials[trials["task"] == trials["task"].mode()[0]]
-    logged = [c for c in columns_with(alike, "params.") if alike[c].notna().any()]
-    space = model.encoder.space.only({column.removeprefix("params.") for column in logged})
-    if space is None:
-        raise NothingToLearn(
-            f"The runs of {task!r} log none of the params that the meta-model knows, which are "
-            f"{', '.join(model.encoder.space.names[:8])}. Pass what to search with --space."
-        )
-    return space
 
 
 def _rank(
@@ -234,6 +167,36 @@ def _so_far(best: float, n_trials: int) -> str:
     if n_trials:
         return f"The best of {n_trials} runs before has {best:.5g}."
     return "No run of this task was known: the numbers are on the scale of the other tasks."
+
+
+def _nearest(alike: pd.DataFrame, known: Known, task: str, objective: Objective) -> str:
+    """The nearest past run as a sentence, with a link that works in MLflow's UI; or nothing."""
+    if alike.empty:
+        return ""
+    row = alike.iloc[0]
+    run_id, value = str(row["run_id"]), objective.direction.sign * float(row["value"])
+    # Relative, so that it holds behind any address of the server.
+    link = f"[{run_id[:8]}](#/experiments/{known.experiment_ids[run_id]}/runs/{run_id})"
+    changes = [
+        _code(f"{name} {_shown(theirs)} -> {_shown(ours)}")
+        for name, (theirs, ours) in row["differs"].items()
+    ]
+    more = f" and {len(changes) - MAX_CHANGES} more" if len(changes) > MAX_CHANGES else ""
+    changed = f" ({', '.join(changes[:MAX_CHANGES])}{more})" if changes else " (the same params)"
+    other = "" if str(row["task"]) == task else f" on another task, {_code(str(row['task']))},"
+    return f" Nearest of what was run{other}: {link}{changed} got {value:.5g}."
+
+
+def _shown(value: ConfigValue | None) -> str:
+    if value is None:
+        return "unset"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _code(text: str) -> str:
+    """A text from the server as Markdown's code, out of which it can't break."""
+    plain = " ".join(text.replace("`", "'").split())
+    return f"`{plain[:MAX_SHOWN]}`"
 
 
 def _note(

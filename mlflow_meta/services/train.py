@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from mlflow_meta import pictures
 from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.explain import explain
 from mlflow_meta.models.choice import Candidate, compare, spearman_on_new_tasks
-from mlflow_meta.pictures import predicted_against_actual
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
 from mlflow_meta.trials import At, Direction, Objective
@@ -128,7 +130,10 @@ def train(  # noqa: PLR0913 - each is a choice of its own
             {
                 "candidates.csv": table.to_csv(index=False).encode(),
                 names.SPACE_FILE: inferred.to_yaml().encode(),
-                "predicted-against-actual.png": predicted_against_actual(best.model, objective),
+                "predicted-against-actual.png": pictures.predicted_against_actual(
+                    best.model, objective
+                ),
+                **_explanation(best, trials, inferred.space, objective),
             },
         )
         registry.log_training_data(store, run_id, trials, harvest_run_id)
@@ -147,6 +152,26 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         has_signal=best.model.has_signal,
         remarks=(*dataset.remarks[len(harvested.remarks) :], *dataset.remarks_on(objective)),
     )
+
+
+def _explanation(
+    best: Candidate, trials: pd.DataFrame, space: SearchSpace, objective: Objective
+) -> dict[str, bytes]:
+    """Which params matter, and what they do, on the task with the most trials: as files."""
+    task = str(trials["task"].mode()[0])
+    found = explain(
+        best.model,
+        trials,
+        space,
+        task=task,
+        direction=objective.direction,
+        rng=np.random.default_rng(0),
+    )
+    return {
+        "importance.csv": found.importance.to_csv(index=False).encode(),
+        "importance.png": pictures.importance(found.importance),
+        "partial_dependence.png": pictures.partial_dependence(found.curves, space, objective, task),
+    }
 
 
 def _table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.DataFrame:

@@ -51,9 +51,9 @@ def asking(uri: str) -> Iterator[Sequence[Query]]:
     Raises:
         Unreadable: If it can't be opened or asked; in one line, without the password.
     """
-    url = sa.make_url(uri)
-    kind = url.get_backend_name()
     try:
+        url = sa.make_url(uri)
+        kind = url.get_backend_name()
         with ExitStack() as stack:
             if kind == "sqlite" and url.database:
                 file = sqlite_files.asking(

@@ -1,0 +1,94 @@
+"""What is known by now: the trials of the newest harvest, and what they say of one experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mlflow_meta.columns import columns_with
+from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.models import MetaModel
+from mlflow_meta.space import SearchSpace, infer
+from mlflow_meta.store import MlflowStore, Registered
+
+MIN_OWN_TRIALS = 10  # trials of a task from which its own ranges say enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known by now.
+
+    Attributes:
+        trials: Those of the newest harvest; of tasks that it left out, those the champion knows.
+        runs: The newest harvest's, with the metric or without.
+        task_param: The param whose value a task is; None where it is none.
+        experiment_ids: Id of each run's experiment.
+    """
+
+    trials: pd.DataFrame
+    runs: pd.DataFrame
+    task_param: str | None
+    experiment_ids: Mapping[str, str]
+
+
+def known_to(store: MlflowStore, champion: Registered) -> Known:
+    """What the newest harvest and a champion know of the champion's objective."""
+    newest_run_id, newest = store.dataset()
+    same = newest_run_id == champion.harvest_run_id
+    learned = newest if same else store.dataset(champion.harvest_run_id)[1]
+    task_param = learned.task_param(champion.tasks_by)
+    objective = champion.objective
+    trials = learned.with_tasks(champion.tasks_by).trials(objective)
+    try:
+        newest = newest.with_tasks(champion.tasks_by)
+    except NothingToLearn:  # what holds for one run that lacks it holds for all
+        newest = newest.with_tasks("experiment")
+    if not same and newest.has(objective):
+        fresh = newest.trials(objective)
+        others = trials[~trials["task"].isin(fresh["task"])]
+        trials = pd.concat([others, fresh], ignore_index=True)
+    ids: dict[str, str] = {}
+    for frame in (learned.frame, newest.frame):
+        ids |= dict(zip(frame["run_id"], frame["experiment_id"].astype(str), strict=True))
+    return Known(trials=trials, runs=newest.frame, task_param=task_param, experiment_ids=ids)
+
+
+def task_of(experiment_name: str, known: Known) -> str:
+    """The task that is meant by an experiment: its only one; itself where it has no runs."""
+    tasks: list[str] = []
+    for frame in (known.trials, known.runs):
+        own = frame["experiment"] == experiment_name
+        tasks = tasks or list(dict.fromkeys(frame.loc[own, "task"]))
+    if len(tasks) > 1:
+        raise NothingToLearn(
+            f"The runs of {experiment_name!r} are about several tasks. Pass --task with one of "
+            f"{', '.join(repr(task) for task in tasks)}."
+        )
+    return str(tasks[0]) if tasks else experiment_name
+
+
+def space_of(known: Known, task: str, model: MetaModel) -> SearchSpace:
+    """What the task's own trials have varied or, if they are few, what others have.
+
+    Of the others' params only those that belong together: the ones that the task's own runs have
+    logged, with any metric, or else those of the task with the most trials.
+    """
+    trials, runs = known.trials, known.runs
+    own = trials[trials["task"] == task]
+    if len(own) >= MIN_OWN_TRIALS:
+        with suppress(NothingToLearn):
+            return infer(own).space
+    alike = runs[runs["task"] == task]
+    if alike.empty:
+        alike = trials[trials["task"] == trials["task"].mode()[0]]
+    logged = [c for c in columns_with(alike, "params.") if alike[c].notna().any()]
+    space = model.encoder.space.only({column.removeprefix("params.") for column in logged})
+    if space is None:
+        raise NothingToLearn(
+            f"The runs of {task!r} log none of the params that the meta-model knows, which are "
+            f"{', '.join(model.encoder.space.names[:8])}. Pass what to search with --space."
+        )
+    return space
