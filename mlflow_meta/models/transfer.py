@@ -18,12 +18,10 @@ from mlflow_meta.models.task_prior import MAX_ROWS, Source, TaskPosterior, learn
 
 MAX_SOURCES = 30  # other tasks, the largest, that a task is told from
 MIN_SOURCE_ROWS = 3
-MIN_TREE_ROWS = 10  # of the task, from which trees have a say
-GP_SHARE = 0.6  # of the Gaussian process against the trees, while it can hold all rows
 
 
 class WithTrees:
-    """A posterior whose mean is drawn towards what trees say, for a function that is not smooth.
+    """A posterior whose mean is drawn towards what trees say, which have seen more rows.
 
     mean = (1 - share) * mean_GP + share * mean_trees, and every joint draw moves along; variance =
     variance_GP + share * (1 - share) * (mean_GP - mean_trees)^2, where they disagree.
@@ -93,11 +91,11 @@ class Transfer:
         X, y = self._X[own, 1:], self._y[own]
         sources = self._sources(place)
         posterior = TaskPosterior(sources, X, y, groups, seed=self._seed)
-        if len(y) < MIN_TREE_ROWS or sources:
+        if len(y) <= MAX_ROWS or sources:
             return posterior
-        trees = ExtraTrees()
+        trees = ExtraTrees()  # they hold the rows that the Gaussian process can't
         trees.fit(X, y, groups=groups, seed=self._seed)
-        return WithTrees(posterior, trees, 1.0 - GP_SHARE * min(1.0, MAX_ROWS / len(y)))
+        return WithTrees(posterior, trees, 1.0 - MAX_ROWS / len(y))
 
     def _sources(self, place: int) -> list[Source]:
         """Those of the other tasks, the largest first."""
