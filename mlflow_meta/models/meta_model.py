@@ -20,6 +20,7 @@ from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse, spearman
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, Vector
 from mlflow_meta.models.scale import TaskScale
+from mlflow_meta.models.signal import ACCEPTED, p_value
 from mlflow_meta.space import SearchSpace
 
 MIN_TRIALS = 8
@@ -57,6 +58,7 @@ class MetaModel:
         self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
         self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
         self.cv_rmse = rmse(scores, self.cv_predicted)
+        self.p_value = p_value(tasks, scores, held_out.mean)
         found = spearman_by_task(tasks, scores, held_out.mean)
         self.cv_spearman = found if np.isfinite(found) else 0.0
 
@@ -72,7 +74,7 @@ class MetaModel:
         by_task = trials.groupby(tasks, sort=False).indices
         self.scales = {str(task): TaskScale.learn(values[rows]) for task, rows in by_task.items()}
         self.encoder = self._learn_encoder(trials, space)
-        self.calibration = BELIEVED
+        self.calibration, self.p_value = BELIEVED, 0.0
         self.regressor = self.make_regressor()
         X, groups = self.encoder.encode(trials), self.encoder.groups
         self.regressor.fit(X, task_scores(trials), groups=groups, seed=_SEED)
@@ -80,7 +82,7 @@ class MetaModel:
     @property
     def has_signal(self) -> bool:
         """Whether it has told good from bad, at least a little, on trials it had not seen."""
-        return self.calibration.slope > 0
+        return self.calibration.slope > 0 and self.p_value <= ACCEPTED
 
     def score(self, frame: pd.DataFrame) -> Prediction:
         """Predicted scores `(n,)`, comparable within a task, with calibrated std."""
@@ -134,6 +136,7 @@ class MetaModel:
             },
             "cv_rmse": self.cv_rmse,
             "cv_spearman": self.cv_spearman,
+            "p_value": self.p_value,
         }
         return {"meta_model.json": json.dumps(state, indent=1).encode(), **self.regressor.save()}
 
@@ -147,6 +150,7 @@ class MetaModel:
             learned["center"], learned["slope"], {level: f for level, f in learned["factors"]}
         )
         self.cv_rmse, self.cv_spearman = state["cv_rmse"], state["cv_spearman"]
+        self.p_value = state["p_value"]
         self.regressor = self.make_regressor()
         self.regressor.load(files)
 
