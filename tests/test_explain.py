@@ -10,6 +10,7 @@ import pytest
 
 from mlflow_meta import SearchSpace, explain
 from mlflow_meta.columns import frame_of
+from mlflow_meta.explain import dependence, measures
 from mlflow_meta.models import ZOO, MetaModel
 from mlflow_meta.trials import Direction
 
@@ -66,16 +67,16 @@ def test_the_closed_form_is_the_variance_of_being_among_the_best(name: str) -> N
     """Drawn from q, the ratio p / q has mean 1, and the closed form as its variance."""
     rng = np.random.default_rng(1)
     param = NESTED.params[name]
-    size = explain.n_bins(param)
+    size = measures.n_bins(param)
     bins = rng.integers(size, size=300)
     scores = (bins - 1.0) ** 2 + rng.normal(0, 0.5, 300)
     tasks = np.full(300, "a", dtype=object)
     there = rng.random(300) < 0.8
-    found = explain.ped_anova(bins, param, scores, tasks, there)
+    found = measures.ped_anova(bins, param, scores, tasks, there)
 
     known = np.sort(scores[there])
     best = there & (scores <= known[int(np.ceil(0.1 * len(known))) - 1])
-    p, q = explain.density(bins[best], param), explain.density(bins[there], param)
+    p, q = measures.density(bins[best], param), measures.density(bins[there], param)
     assert p.sum() == pytest.approx(1.0)
     assert q.sum() == pytest.approx(1.0)
     drawn = rng.choice(size, size=400_000, p=q / q.sum())
@@ -128,7 +129,7 @@ def test_a_param_that_nobody_logged_has_no_importance() -> None:
 def test_partial_dependence_is_the_mean_of_predictions_one_by_one() -> None:
     trials = nested()
     model = fitted(trials, NESTED)
-    configs = explain.whole_configs(NESTED, 5, np.random.default_rng(2))
+    configs = dependence.whole_configs(NESTED, 5, np.random.default_rng(2))
     curve = explain.partial_dependence(
         model, NESTED, "depth", task="a", configs=configs, context={}
     )
@@ -156,7 +157,7 @@ def test_a_metric_to_maximise_is_told_in_its_own_direction() -> None:
     curve = found.curves["much"]
     assert curve["mean"].iloc[-1] - curve["mean"].iloc[0] == pytest.approx(3.0, abs=0.4)
     assert (curve["low"] <= curve["high"]).all()
-    told = explain.sentence(found, ADDITIVE, "gain", Direction.MAXIMIZE)
+    told = explain.sentence(found.curves, ADDITIVE, "gain", Direction.MAXIMIZE)
     assert told.startswith("gain rises with much (")
 
 

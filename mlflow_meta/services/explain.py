@@ -87,6 +87,6 @@ def explain(
         has_signal=champion.model.has_signal,
         importance=found.importance,
         curves=found.curves,
-        sentence=sentence(found, space, objective.metric, objective.direction),
+        sentence=sentence(found.curves, space, objective.metric, objective.direction),
         picture=pictures.explanation(found, space, objective, task),
     )
