@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import NullFormatter
 
 from mlflow_meta.backtest import Backtest
 from mlflow_meta.explain import Explanation
@@ -191,6 +192,7 @@ def _draw_curves(
             axes.plot(place, curve["mean"], color=_BLUE)
             if param.log:
                 axes.set_xscale("log")
+                axes.xaxis.set_minor_formatter(NullFormatter())  # of one decade it labels all ticks
         axes.set_xlabel(_cut(name, _MAX_LABEL))
     metric = f"{_cut(objective.metric, _MAX_LABEL)} ({objective.direction.value})"
     figure.supylabel(metric, fontsize=10)
