@@ -164,3 +164,10 @@ def test_each_hostile_run_on_mysql_too(mysql_uri: str, tmp_path: Path) -> None:
     with mlflow_server(mysql_uri, tmp_path) as url:
         cases = hostile.fill(url, "hostile")
         check_hostile(MlflowStore(url), MlflowStore(mysql_uri), cases)
+
+
+@pytest.mark.parametrize("lines", [['"a",'], ['"a",', '"b","1"'], ['"b","1"', '"a",'], ['"a",""']])
+def test_a_cell_that_is_not_set_is_none_wherever_it_stands(lines: list[str]) -> None:
+    (batch,) = mysql._parsed(lines, 2)
+    cells = dict(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    assert cells["a"] == ("" if lines == ['"a",""'] else None)

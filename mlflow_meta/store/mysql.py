@@ -66,9 +66,10 @@ def _as_csv(select: sa.Select[Any]) -> sa.Select[Any]:
 
 
 def _parsed(lines: list[str], n_columns: int) -> Iterator[pa.RecordBatch]:
-    content = "\n".join(lines).encode()
-    if not content:
+    if not lines:
         return
+    # Without an end of line Arrow takes a last cell that is not set for one that is empty.
+    content = "".join(f"{line}\n" for line in lines).encode()
     names = [str(i) for i in range(n_columns)]
     table = csv.read_csv(
         pa.py_buffer(content),
