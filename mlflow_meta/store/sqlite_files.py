@@ -48,12 +48,13 @@ def asking(path: Path, *, at_once: int, batch_rows: int) -> Iterator[list[Ask]]:
         if mode == "wal":  # writers do not wait for readers: what this one sees is its own
             yield [_by_python(guard, batch_rows)]
             return
-        handles = [_taken(path, place) for place in range(at_once)]
+        keys = [_key(path, place) for place in range(at_once)]
+        handles = [_taken(path, key) for key in keys]
         try:
             yield [_by_adbc(handle, batch_rows) for handle in handles]
         finally:
-            for place, handle in enumerate(handles):
-                _put_back(path, place, handle)
+            for key, handle in zip(keys, handles, strict=True):
+                _put_back(key, handle)
 
 
 def _by_python(connection: sqlite3.Connection, batch_rows: int) -> Ask:
@@ -77,19 +78,19 @@ def _by_adbc(connection: dbapi.Connection, batch_rows: int) -> Ask:
     return ask
 
 
-def _taken(path: Path, place: int) -> dbapi.Connection:
+def _taken(path: Path, key: tuple[int, int, int]) -> dbapi.Connection:
     """The handle on this very file that is kept, or a new one."""
     with _idle_lock:
-        kept = _idle.pop(_key(path, place), None)
+        kept = _idle.pop(key, None)
     return kept or adbc.connect(f"{path.absolute().as_uri()}?mode=ro&nolock=1")
 
 
-def _put_back(path: Path, place: int, handle: dbapi.Connection) -> None:
+def _put_back(key: tuple[int, int, int], handle: dbapi.Connection) -> None:
     handle.rollback()  # the next transaction looks whether the file has changed
     with _idle_lock:
         too_many = [_idle.pop(next(iter(_idle)))] if len(_idle) >= MAX_KEPT else []
-        too_many += [other] if (other := _idle.pop(_key(path, place), None)) else []
-        _idle[_key(path, place)] = handle
+        too_many += [other] if (other := _idle.pop(key, None)) else []
+        _idle[key] = handle
     for connection in too_many:
         connection.close()
 
