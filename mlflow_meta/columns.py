@@ -104,11 +104,14 @@ def _choices(texts: pa.StringArray, among: np.ndarray) -> np.ndarray:
 
 def _numbers(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct texts as floats, NaN for what is no number; and which of them are whole."""
-    whole = pc.match_substring_regex(texts, _WHOLE).to_numpy(zero_copy_only=False)
     plain = pc.match_substring_regex(texts, _PLAIN).to_numpy(zero_copy_only=False)
-    plain &= ~pc.match_substring_regex(texts, _LONG).to_numpy(zero_copy_only=False)
     numbers = np.full(len(texts), np.nan)
     numbers[plain] = texts.filter(pa.array(plain)).cast(pa.float64()).to_numpy()
+    whole = plain & (numbers == np.floor(numbers))
+    some = texts.filter(pa.array(whole))
+    is_long = pc.match_substring_regex(some, _LONG).to_numpy(zero_copy_only=False)
+    plain[np.flatnonzero(whole)[is_long]] = False
+    whole[whole] = pc.match_substring_regex(some, _WHOLE)
     for i in np.flatnonzero(~plain):
         number = _number(texts[int(i)].as_py())
         numbers[i] = np.nan if number is None else number

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import hostile
 import psycopg2
@@ -23,10 +24,10 @@ from servers import mlflow_server
 from mlflow_meta.errors import TryLater, Unreachable, Unreadable
 from mlflow_meta.services import harvest as service
 from mlflow_meta.services.harvest import harvest
-from mlflow_meta.store import MlflowStore, rest
+from mlflow_meta.store import MlflowStore, postgres, rest
 from mlflow_meta.store.databases import Query, asking
 from mlflow_meta.store.lock import alone
-from mlflow_meta.store.runs import Runs, without_secrets
+from mlflow_meta.store.runs import Runs
 from mlflow_meta.store.sql import KNOWN_SCHEMAS, read_sql
 
 RUN_IDS = sa.select(sa.column("run_uuid")).select_from(sa.table("runs"))
@@ -40,7 +41,7 @@ def read_both(store: MlflowStore) -> tuple[Runs, Runs]:
     ids = [e.experiment_id for e in experiments]
     by_sql = read_sql(store.uri, {e.experiment_id: e.name for e in experiments})
     by_rest = rest.read_rest(rest.over(store.client), ids)
-    return without_secrets(by_sql), without_secrets(by_rest)
+    return by_sql, by_rest
 
 
 def meta(store: MlflowStore) -> bytes:
@@ -157,17 +158,59 @@ def test_another_database_under_the_same_name_is_read_anew(
 
 
 @pytest.mark.postgres
-def test_two_connections_to_postgres_read_one_moment(postgres_uri: str) -> None:
+def test_several_connections_to_postgres_read_one_moment(postgres_uri: str) -> None:
     client = MlflowClient(postgres_uri)
     experiment = client.create_experiment("moment")
     add_run(client, experiment, params={"lr": 0.1}, metrics={"loss": 0.5})
     with asking(postgres_uri) as queries:
-        assert len(queries) == 2
+        assert len(queries) == postgres.AT_ONCE > 1
         before = [_count(query) for query in queries]
         add_run(client, experiment, params={"lr": 0.2}, metrics={"loss": 0.5})
-        assert [_count(query) for query in queries] == before == [before[0]] * 2
+        assert [_count(query) for query in queries] == before == [before[0]] * len(queries)
     with asking(postgres_uri) as queries:
         assert _count(queries[0]) == before[0] + 1
+
+
+@pytest.mark.postgres
+def test_connections_to_postgres_are_kept_and_those_that_were_lost_are_opened_anew(
+    postgres_uri: str,
+) -> None:
+    def backends() -> list[int]:
+        with asking(postgres_uri) as queries:
+            return [_single(query, sa.select(sa.func.pg_backend_pid())) for query in queries]
+
+    engine = sa.create_engine(postgres_uri, poolclass=sa.NullPool)
+    kept = backends()
+    assert len(set(kept)) == postgres.AT_ONCE
+    assert backends() == kept
+    with engine.begin() as connection:
+        states = connection.execute(
+            sa.text("SELECT state, xact_start FROM pg_stat_activity WHERE pid = ANY(:pids)"),
+            {"pids": kept},
+        )
+        assert [tuple(state) for state in states] == [("idle", None)] * len(kept)
+        connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": kept[0]})
+    renewed = backends()
+    assert renewed[0] != kept[0]
+    assert renewed[1:] == kept[1:]
+
+
+@pytest.mark.postgres
+def test_an_answer_of_postgres_that_was_not_read_to_its_end_is_in_nobodys_way(
+    postgres_uri: str,
+) -> None:
+    long = sa.select(sa.column("n")).select_from(sa.text("generate_series(1, 10000000) AS n"))
+    with pytest.raises(TryLater), asking(postgres_uri) as queries:
+        next(iter(queries[0](long)))
+        raise TryLater("Enough.")
+    with asking(postgres_uri) as queries:
+        assert len(queries) == postgres.AT_ONCE
+        assert _single(queries[0], sa.select(sa.literal(1))) == 1
+
+
+def _single(query: Query, select: sa.Select[Any]) -> int:
+    (value,) = (value for batch in query(select) for value in batch.column(0).to_pylist())
+    return int(value)
 
 
 def _count(query: Query) -> int:

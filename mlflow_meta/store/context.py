@@ -18,7 +18,7 @@ import pyarrow as pa
 from mlflow_meta.store import curves
 from mlflow_meta.store.hardware import hardware_of, is_hardware
 from mlflow_meta.store.inputs import HISTORY, DatasetFacts, code_of, dataset_of, signature_of
-from mlflow_meta.store.runs import DATABRICKS_PREFIX, Runs, by_key
+from mlflow_meta.store.runs import DATABRICKS_PREFIX, Runs, by_key, one_array
 
 MAX_FEATURES = 200  # columns of a data set that become columns of ours
 
@@ -117,7 +117,7 @@ def datasets(runs: Runs) -> tuple[list[DatasetFacts], np.ndarray]:
             ]
             of_run[owners] = np.array(known)[signatures.indices.to_numpy()]
     chosen = _training_inputs(runs.inputs)
-    coded = [chosen[name].combine_chunks() for name in ("key", "digest", "schema", "profile")]
+    coded = [one_array(chosen[name]) for name in ("key", "digest", "schema", "profile")]
     which, first = distinct([column.indices.to_numpy() for column in coded], chosen.num_rows)
     described = [
         facts.setdefault(dataset_of(*(column[row].as_py() for column in coded)), len(facts))
@@ -129,7 +129,7 @@ def datasets(runs: Runs) -> tuple[list[DatasetFacts], np.ndarray]:
 
 def _training_inputs(inputs: pa.Table) -> pa.Table:
     """The data set of each run that has any: the first of those that it was trained on, if told."""
-    context = inputs["context"].combine_chunks()
+    context = one_array(inputs["context"])
     ranks = [{"training": 2, "train": 1}.get(text, 0) for text in context.dictionary.to_pylist()]
     rank = np.array(ranks, dtype=np.int64)[context.indices.to_numpy()]
     run = inputs["run"].to_numpy()

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlflow_meta.store import names, quarantine
-from mlflow_meta.store.runs import Runs, by_key, ordered
+from mlflow_meta.store.runs import Runs, by_key, one_array, ordered
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
@@ -57,7 +57,7 @@ def wanted(runs: Runs, patterns: Sequence[str]) -> pa.Table:
 
 def _of_keys(points: pa.Table, holds: Callable[[str], bool]) -> Mask:
     """`(m,)`: whether something holds for a point's key, asked once for each key."""
-    key = points["key"].combine_chunks()
+    key = one_array(points["key"])
     of_key = np.array([holds(text) for text in key.dictionary.to_pylist()], dtype=bool)
     return np.asarray(of_key[key.indices.to_numpy()])
 
@@ -111,7 +111,7 @@ def of_whole_runs(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
 
 def _curves(points: pa.Table) -> tuple[Positions, Positions]:
     """Where each curve begins, `(c,)`, and how many points it has, `(c,)`."""
-    code = points["key"].combine_chunks().indices.to_numpy()
+    code = one_array(points["key"]).indices.to_numpy()
     run = points["run"].to_numpy()
     new = np.ones(len(run), dtype=bool)
     new[1:] = (np.diff(code) != 0) | (np.diff(run) != 0)
@@ -131,7 +131,7 @@ def extremes(
         return
     starts, counts = _curves(points)
     value, step, run = (points[name].to_numpy() for name in ("value", "step", "run"))
-    key = points["key"].combine_chunks()
+    key = one_array(points["key"])
     code = key.indices.to_numpy()[starts]
     of_point = np.repeat(np.arange(len(starts)), counts)
     where = {}
@@ -148,7 +148,7 @@ def extremes(
 def remarks(points: pa.Table) -> list[str]:
     """What was cut of curves, as sentences."""
     starts, counts = _curves(points)
-    key = points["key"].combine_chunks()
+    key = one_array(points["key"])
     codes = key.indices.to_numpy()[starts[counts >= MAX_POINTS]]
     return [
         f"{key.dictionary[int(code)].as_py()}: the curves of {n} runs have {MAX_POINTS} points or "
@@ -164,7 +164,7 @@ def frame(runs: Runs) -> pd.DataFrame:
     owners = points["run"].to_numpy()
     used, codes = np.unique(owners, return_inverse=True)
     run_ids = pd.Index(runs.run_ids.take(pa.array(used)).to_pylist(), dtype="str")
-    key = points["key"].combine_chunks()
+    key = one_array(points["key"])
     return pd.DataFrame(
         {
             "run_id": pd.Categorical.from_codes(codes.astype(np.int32), run_ids),

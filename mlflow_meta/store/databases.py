@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,18 +17,18 @@ from urllib.parse import unquote
 import pyarrow as pa
 import sqlalchemy as sa
 from adbc_driver_manager import Error as AdbcError
-from adbc_driver_manager import dbapi
-from adbc_driver_postgresql import dbapi as postgres
 from sqlalchemy.dialects import postgresql as postgres_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import Dialect
 
 from mlflow_meta.errors import Unreadable
-from mlflow_meta.store import mysql, sqlite_files
+from mlflow_meta.store import mysql, postgres, sqlite_files
 from mlflow_meta.store.secrets import REDACTED
 
 BATCH_ROWS = 50_000  # rows of one batch; bounds what is in memory beside the columns
-SIDE_BY_SIDE = 2  # connections that read at the same time
+
+_SQLITE = sqlite_dialect.dialect()
+_POSTGRES = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 _FAILURES = (
     AdbcError, sqlite3.Error, sa.exc.SQLAlchemyError, ImportError, OSError, ValueError
@@ -56,14 +55,12 @@ def asking(uri: str) -> Iterator[Sequence[Query]]:
         kind = url.get_backend_name()
         with ExitStack() as stack:
             if kind == "sqlite" and url.database:
-                file = sqlite_files.asking(
-                    Path(url.database), at_once=SIDE_BY_SIDE, batch_rows=BATCH_ROWS
-                )
-                dialect = sqlite_dialect.dialect()
-                yield [_asks(ask, dialect) for ask in stack.enter_context(file)]
+                file = sqlite_files.asking(Path(url.database), batch_rows=BATCH_ROWS)
+                yield [_asks(ask, _SQLITE) for ask in stack.enter_context(file)]
             elif kind == "postgresql":
                 plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-                yield _postgres(plain, stack)
+                server = postgres.asking(plain)
+                yield [_asks(ask, _POSTGRES) for ask in stack.enter_context(server)]
             elif kind in ("mysql", "mariadb"):
                 yield [stack.enter_context(mysql.asking(url))]
             else:
@@ -72,44 +69,11 @@ def asking(uri: str) -> Iterator[Sequence[Query]]:
         raise Unreadable(_one_line(error, uri)) from error
 
 
-def _postgres(uri: str, stack: ExitStack) -> list[Query]:
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:  # each asks for all types that there are
-        opening = [pool.submit(postgres.connect, uri) for _ in range(SIDE_BY_SIDE)]
-    first = _begun(stack.enter_context(opening[0].result()))
-    with first.cursor() as cursor:
-        cursor.execute("SELECT pg_export_snapshot()")
-        (moment,) = cursor.fetchall()[0]
-    connections = [first]
-    with suppress(AdbcError):  # a user may be allowed a single connection
-        for other in opening[1:]:
-            more = _begun(stack.enter_context(other.result()))
-            with more.cursor() as cursor:
-                cursor.execute(f"SET TRANSACTION SNAPSHOT '{moment}'")
-            connections.append(more)
-    dialect = postgres_dialect.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    return [_asks(_by_adbc(connection), dialect) for connection in connections]
-
-
-def _begun(connection: dbapi.Connection) -> dbapi.Connection:
-    with connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    return connection
-
-
 def _asks(ask: Callable[[str], Batches], dialect: Dialect) -> Query:
     def query(select: Select) -> Batches:
         return ask(str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True})))
 
     return query
-
-
-def _by_adbc(connection: dbapi.Connection) -> Callable[[str], Batches]:
-    def ask(text: str) -> Batches:
-        with connection.cursor() as cursor:
-            cursor.execute(text)
-            yield from cursor.fetch_record_batch()
-
-    return ask
 
 
 @contextmanager

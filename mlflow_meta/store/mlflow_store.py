@@ -143,7 +143,7 @@ class MlflowStore:
         if self.database is not None:
             try:
                 named = {e.experiment_id: e.name for e in experiments}
-                return without_secrets(read_sql(self.database, named, progress, patterns=curves))
+                return read_sql(self.database, named, progress, patterns=curves)
             except Unreadable as error:
                 log.warning(
                     "The database can't be read directly (%s): reading over REST.",
@@ -153,7 +153,7 @@ class MlflowStore:
                 self.database = None
         ids = [e.experiment_id for e in experiments]
         runs = read_rest(over(self.client), ids, progress)
-        return without_secrets(self._with_curves(runs, curves, progress))
+        return self._with_curves(runs, curves, progress)
 
     def _with_curves(
         self, runs: Runs, patterns: Sequence[str], progress: Callable[[int], None]

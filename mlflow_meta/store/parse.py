@@ -19,7 +19,7 @@ from mlflow_meta.columns import type_texts
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.store import context, curves, names, quarantine
 from mlflow_meta.store.hardware import is_hardware
-from mlflow_meta.store.runs import MLFLOW_PREFIX, Runs, by_key
+from mlflow_meta.store.runs import MLFLOW_PREFIX, Runs, by_key, one_array
 from mlflow_meta.store.secrets import REDACTED
 from mlflow_meta.trials import Direction, Objective
 
@@ -162,7 +162,7 @@ def _objective_metrics(runs: Runs) -> pa.Table:
     metrics = runs.metrics
     if not metrics.num_rows:
         return metrics
-    key = metrics["key"].combine_chunks()
+    key = one_array(metrics["key"])
     texts = key.dictionary.to_pylist()
     system = np.array([text.startswith(curves.SYSTEM) for text in texts])
     codes = key.indices.to_numpy()
@@ -173,7 +173,7 @@ def _objective_metrics(runs: Runs) -> pa.Table:
 def _metrics(metrics: pa.Table, n: int, remarks: list[str]) -> dict[str, object]:
     """The last value of each metric, and at which step that was where some were not 0."""
     learned = metrics.filter(pa.array(quarantine.usable(metrics)))
-    key = learned["key"].combine_chunks()
+    key = one_array(learned["key"])
     used = Counter({str(c["values"]): int(c["counts"]) for c in key.value_counts().to_pylist()})
     allowed = _most_used(list(used.items()), MAX_METRICS, "metrics.", remarks)
     last: dict[str, object] = {}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mlflow_meta.columns import is_choice
 from mlflow_meta.dataset import finite
 from mlflow_meta.store import names
-from mlflow_meta.store.runs import CUT_MARK, Runs, by_key
+from mlflow_meta.store.runs import CUT_MARK, Runs, by_key, one_array
 
 ORPHAN_MS = 7 * 24 * 3600 * 1000  # a training that runs longer has most likely died unseen
 FAILED = "failed"
@@ -91,7 +91,7 @@ def _by_status(runs: Runs, found: Reasons, now_ms: int) -> None:
 
 
 def _parents(runs: Runs) -> np.ndarray:
-    ids = runs.run_ids.combine_chunks()
+    ids = one_array(runs.run_ids)
     for key, children, parents in by_key(runs.tags):
         if key == "mlflow.parentRunId":
             others = pc.not_equal(ids.take(pa.array(children)), parents)
@@ -124,12 +124,14 @@ def _truncated(runs: Runs) -> dict[int, str]:
 
 def _duplicates(runs: Runs, among: np.ndarray) -> dict[int, str]:
     """Runs that were copied: what they logged, their start and their end are those of another."""
-    times = np.stack(
-        [runs.infos[name].fill_null(0).to_numpy() for name in ("start_ms", "end_ms")], axis=1
-    )
     positions = np.flatnonzero(among)
-    _, group, counts = np.unique(times[positions], axis=0, return_inverse=True, return_counts=True)
-    positions = positions[counts[group.ravel()] > 1]
+    start, end = (runs.infos[name].fill_null(0).to_numpy() for name in ("start_ms", "end_ms"))
+    order = positions[np.lexsort((end[positions], start[positions]))]
+    same_times = (np.diff(start[order]) == 0) & (np.diff(end[order]) == 0)
+    alike = np.zeros(len(order), dtype=bool)
+    alike[1:] |= same_times
+    alike[:-1] |= same_times
+    positions = np.sort(order[alike])
     if not len(positions):
         return {}
     part = runs.rows(positions)

@@ -28,10 +28,7 @@ from requests.exceptions import RequestException
 
 from mlflow_meta.errors import StoreRefused, Unreachable
 from mlflow_meta.store.answers import as_columns, runs_in
-from mlflow_meta.store.runs import (
-    Runs,
-    joined,
-)
+from mlflow_meta.store.runs import Runs, joined, without_secrets
 
 PAGE = 500  # runs of one request: some 3 MB, and a second of the server's time
 LARGEST_PAGE = 50_000  # MLflow's own limit; for runs that all began in the same millisecond
@@ -102,7 +99,7 @@ def content_of(answer: Response) -> bytes:
 
 
 def read_rest(ask: Ask, experiment_ids: Sequence[str], check: Check = lambda _: None) -> Runs:
-    """The active runs of some experiments.
+    """The active runs of some experiments, without their secrets.
 
     Args:
         ask: See `over`.
@@ -113,11 +110,9 @@ def read_rest(ask: Ask, experiment_ids: Sequence[str], check: Check = lambda _: 
         Unreachable: If the server does not answer, after several attempts.
         StoreRefused: If this user may not read.
     """
-    return (
-        joined(_pages(ask, experiment_ids, [Window(None, None)], check))
-        if experiment_ids
-        else Runs.empty()
-    )
+    if not experiment_ids:
+        return Runs.empty()
+    return without_secrets(joined(_pages(ask, experiment_ids, [Window(None, None)], check)))
 
 
 def read_changed(

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlflow_meta.store.secrets import redacted
+from mlflow_meta.store import secrets
 
 KEY = pa.dictionary(pa.int32(), pa.string())
 
@@ -256,12 +256,17 @@ _SCHEMAS = {
 _ITEMS = tuple(table.name for table in fields(Runs) if table.name != "infos")
 
 
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; `combine_chunks` would copy one that is whole already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def by_key(table: pa.Table) -> Iterator[tuple[str, np.ndarray, pa.Array]]:
     """Each key of an ordered table with the runs, `(m,)`, and the values, `(m,)`, that it has."""
     if not table.num_rows:
         return
-    key = table["key"].combine_chunks()
-    runs, values = table["run"].to_numpy(), table["value"].combine_chunks()
+    key = one_array(table["key"])
+    runs, values = table["run"].to_numpy(), one_array(table["value"])
     codes = key.indices.to_numpy()
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
     for start, end in pairwise(starts):
@@ -270,14 +275,23 @@ def by_key(table: pa.Table) -> Iterator[tuple[str, np.ndarray, pa.Array]]:
 
 def without_secrets(runs: Runs) -> Runs:
     """The runs, in order, with the secrets among their params and tags redacted."""
-    return replace(runs, params=_redacted(runs.params), tags=_redacted(runs.tags))
+    return replace(runs, params=redacted(runs.params), tags=redacted(runs.tags))
 
 
-def _redacted(table: pa.Table) -> pa.Table:
-    parts = [redacted(key, values)[0] for key, _, values in by_key(table)]
-    if not parts:
-        return table
-    return table.set_column(2, TEXTS.field("value"), pa.chunked_array(parts).combine_chunks())
+def redacted(texts: pa.Table) -> pa.Table:
+    """`(m,)` rows of `TEXTS`, in order, with the secrets among them redacted."""
+    hinted, start = secrets.hinted(texts["value"]), 0
+    parts, n_found = [], 0
+    for key, rows, values in by_key(texts):
+        end = start + len(rows)
+        if hinted[start:end].any() or secrets.is_telling(key):
+            values, n = secrets.redacted(key, values)
+            n_found += n
+        parts.append(values)
+        start = end
+    if not n_found:
+        return texts
+    return texts.set_column(2, TEXTS.field("value"), pa.chunked_array(parts).combine_chunks())
 
 
 def _with_runs(table: pa.Table, runs: np.ndarray) -> pa.Table:
@@ -307,7 +321,7 @@ def ordered(table: pa.Table) -> pa.Table:
     if "digest" in table.column_names:
         order = np.lexsort((ranks["context"], ranks["digest"], position))
     else:
-        order = np.argsort(position, kind="stable")
+        order = _argsort(position)
         if "step" in table.column_names and (np.diff(position[order]) == 0).any():
             step, time, value = (table[c].to_numpy() for c in ("step", "timestamp_ms", "value"))
             order = np.lexsort((value, time, step, position))
@@ -316,7 +330,7 @@ def ordered(table: pa.Table) -> pa.Table:
 
 def _recoded(table: pa.Table, name: str) -> tuple[pa.Table, np.ndarray]:
     """A column whose dictionary has the texts in use and no other, sorted; and its codes."""
-    column = table[name].combine_chunks()
+    column = one_array(table[name])
     codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     texts = column.dictionary.to_numpy(zero_copy_only=False)
     used = np.unique(codes[codes >= 0])
@@ -328,6 +342,15 @@ def _recoded(table: pa.Table, name: str) -> tuple[pa.Table, np.ndarray]:
         pa.array(fresh, mask=fresh < 0), pa.array(sorted_texts, pa.string())
     )
     return table.set_column(table.column_names.index(name), name, made), fresh
+
+
+def _argsort(values: np.ndarray) -> np.ndarray:
+    """A stable argsort of integers >= 0, `(m,)`: 16 bits at a time, which numpy sorts by radix."""
+    order = np.arange(len(values))
+    for shift in range(0, int(values.max(initial=0)).bit_length(), 16):
+        digits = (values >> shift).astype(np.uint16)[order]
+        order = order[np.argsort(digits, kind="stable")]
+    return order
 
 
 def _is_range(order: np.ndarray) -> bool:

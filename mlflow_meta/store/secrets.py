@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -108,6 +109,19 @@ def is_secret_name(name: str) -> bool:
         return False
     pairs = (first + second for first, second in pairwise(words))
     return any(map(_STRONG.fullmatch, (*words, *pairs)))
+
+
+def is_telling(name: str) -> bool:
+    """Whether what goes under this name may be a secret without any sign in itself."""
+    return is_secret_name(name) or _is_weak_name(name) or _is_aws_name(name)
+
+
+def hinted(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """`(n,)`: which texts may have a secret in them, whatever they go under."""
+    hits = np.zeros(len(values), dtype=bool)
+    long = pc.greater_equal(pc.binary_length(values), SHORTEST_BYTES).fill_null(False)
+    hits[np.asarray(long)] = pc.match_substring_regex(values.filter(long), _HINT)
+    return hits
 
 
 def redacted(

@@ -27,7 +27,9 @@ from mlflow_meta.store.runs import (
     OUTPUTS,
     TEXTS,
     Runs,
+    one_array,
     ordered,
+    redacted,
     relevant,
     shortened,
 )
@@ -55,9 +57,10 @@ class _Items:
 
     Attributes:
         schema: The columns that are made of it.
-        select: The question; the first column is the run's id, the others are the schema's.
+        select: The question; the first column is the run's id.
         run: The run's id in it.
         keep: What is kept of a batch of answers.
+        columns: Names of the answers' columns; None if they are the schema's.
         by_run: Whether `keep` must see all that a run has; then the answers come run by run.
     """
 
@@ -65,8 +68,12 @@ class _Items:
     select: Select
     run: sa.ColumnElement[str]
     keep: Keep
+    columns: Sequence[str] | None = None
     by_run: bool = False
 
+
+_KNOWN_OF = ("key", "digest", "schema", "profile")  # what `INPUTS` says of a data set
+_ANSWERED = (*METRICS.names, "is_nan")
 
 _RUNS = sa.table(
     "runs",
@@ -102,7 +109,7 @@ def read_sql(
     *,
     patterns: Sequence[str] = (),
 ) -> Runs:
-    """The active runs of some experiments.
+    """The active runs of some experiments, without their secrets.
 
     Args:
         uri: The database, as SQLAlchemy spells it.
@@ -150,7 +157,8 @@ def _read(
     columns = (r.run_uuid, _text(r.experiment_id), r.status, r.start_time, r.end_time)
     batches = query(sa.select(*columns).where(wanted))
     parts = [pa.table(batch.columns, names=INFOS.names).cast(INFOS) for batch in batches]
-    infos = pa.concat_tables([INFOS.empty_table(), *parts])
+    found = replace(Runs.empty(), infos=pa.concat_tables([INFOS.empty_table(), *parts]))
+    infos = found.in_order().infos
     progress(len(infos))
     total = sum(
         int(count)
@@ -159,12 +167,13 @@ def _read(
     )
     # All of a table is read faster than a part of it that is looked up run by run.
     part = wanted if 2 * len(infos) < total else None
-    runs = Runs(infos=infos, **_items(queries, _QUESTIONS, infos, part, progress)).in_order()
+    questions = _QUESTIONS | {"inputs": _inputs_of(_datasets(query, part))}
+    runs = Runs(infos=infos, **_items(queries, questions, infos, part, progress))
     if not patterns:
         return runs
     asked = {"curves": _curves_of(runs, patterns)}
-    found = _items(queries, asked, runs.infos, part, progress)["curves"]
-    return replace(runs, curves=ordered(found.filter(pa.array(~curves.predicted(runs, found)))))
+    points = _items(queries, asked, infos, part, progress)["curves"]
+    return replace(runs, curves=ordered(points.filter(pa.array(~curves.predicted(runs, points)))))
 
 
 def _items(
@@ -174,8 +183,8 @@ def _items(
     part: sa.ColumnElement[bool] | None,
     progress: Callable[[int], None],
 ) -> dict[str, pa.Table]:
-    """The answers to some questions, of the runs in `infos`; asked of a part of the runs only."""
-    ids = infos["run_id"].combine_chunks()
+    """The answers to some questions, in order, of the runs in `infos`; asked of a part of them."""
+    ids = one_array(infos["run_id"])
     free = SimpleQueue[Query]()
     for query in queries:
         free.put(query)
@@ -190,7 +199,8 @@ def _items(
             found = [_of_runs(batch, ids, items) for batch in batches]
         finally:
             free.put(query)
-        return pa.concat_tables([items.schema.empty_table(), *found])
+        table = ordered(pa.concat_tables([items.schema.empty_table(), *found]))
+        return redacted(table) if items.schema == TEXTS else table
 
     tables = {}
     with ThreadPoolExecutor(len(queries)) as pool:
@@ -205,21 +215,35 @@ def _curves_of(runs: Runs, patterns: Sequence[str]) -> _Items:
     c = _HISTORY.c
     keys = pc.unique(curves.wanted(runs, patterns)["key"]).cast(pa.string()).to_pylist()
     select = _points_of(_HISTORY).where(c.key.in_(keys)).order_by(c.run_uuid)
-    return _Items(METRICS, select, c.run_uuid, _as_points, by_run=True)
+    return _Items(METRICS, select, c.run_uuid, _as_points, _ANSWERED, by_run=True)
+
+
+def _datasets(query: Query, part: sa.ColumnElement[bool] | None) -> pa.Table:
+    """The data sets of all runs or of a part of them: many runs share one long description."""
+    d = _DATASETS.c
+    described = (sa.func.coalesce(text, "") for text in (d.dataset_schema, d.dataset_profile))
+    select = sa.select(d.dataset_uuid, d.name, d.digest, *described)
+    if part is not None:
+        i = _INPUTS.c
+        used = sa.select(i.source_id).join(_RUNS, _RUNS.c.run_uuid == i.destination_id).where(part)
+        select = select.where(d.dataset_uuid.in_(used))
+    batches = query(select)
+    schema = pa.schema([(name, pa.string()) for name in ("dataset", *_KNOWN_OF)])
+    parts = [pa.table(batch.columns, names=schema.names).cast(schema) for batch in batches]
+    return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
 
 
 def _of_runs(batch: pa.RecordBatch, ids: pa.Array, items: _Items) -> pa.Table:
     """The items of the runs in `ids`, in the columns of their schema."""
     schema = items.schema
     run = pc.index_in(batch.column(0), value_set=ids)
-    columns = [run, *batch.columns[1:]]
-    named = pa.table(columns, names=[*schema.names, "is_nan"][: len(columns)])
+    named = pa.table([run, *batch.columns[1:]], names=items.columns or schema.names)
     if run.null_count:
         named = named.filter(pc.is_valid(run))
-    for position, field in enumerate(schema):
-        if field.type == KEY:
+    for position, name in enumerate(named.column_names):
+        if name in schema.names and schema.field(name).type == KEY:
             coded = pc.dictionary_encode(named.column(position).cast(pa.string()))
-            named = named.set_column(position, field.name, coded)
+            named = named.set_column(position, name, coded)
     return items.keep(named).select(schema.names).cast(schema)
 
 
@@ -269,18 +293,24 @@ def _tags_of() -> Select:
     return _texts_of(_TAGS).where(ours)
 
 
-def _inputs_of() -> Select:
-    d, i, tag = _DATASETS.c, _INPUTS.c, _INPUT_TAGS.c
-    texts = (d.dataset_schema, d.dataset_profile, tag.value)
+def _inputs_of(datasets: pa.Table) -> _Items:
+    i, tag = _INPUTS.c, _INPUT_TAGS.c
     is_context = _exact(tag.name) == _exact(sa.literal(CONTEXT_TAG))
-    return (
-        sa.select(
-            i.destination_id, d.name, d.digest, *(sa.func.coalesce(text, "") for text in texts)
-        )
-        .join(_DATASETS, d.dataset_uuid == i.source_id)
+    select = (
+        sa.select(i.destination_id, i.source_id, sa.func.coalesce(tag.value, ""))
         .outerjoin(_INPUT_TAGS, sa.and_(tag.input_uuid == i.input_uuid, is_context))
         .where(i.source_type == "DATASET", i.destination_type == "RUN")
     )
+    uuids = one_array(datasets["dataset"])
+
+    def described(table: pa.Table) -> pa.Table:
+        place = pc.index_in(table["dataset"].cast(pa.string()), value_set=uuids)
+        table, place = table.filter(pc.is_valid(place)), place.drop_null()
+        for name in _KNOWN_OF:
+            table = table.append_column(name, datasets[name].take(place))
+        return table
+
+    return _Items(INPUTS, select, i.destination_id, described, ("run", "dataset", "context"))
 
 
 def _outputs_of() -> Select:
@@ -295,8 +325,7 @@ def _outputs_of() -> Select:
 _QUESTIONS = {
     "params": _Items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, shortened),
     "tags": _Items(TEXTS, _tags_of(), _TAGS.c.run_uuid, relevant),
-    "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan),
-    "inputs": _Items(INPUTS, _inputs_of(), _INPUTS.c.destination_id, _as_read),
+    "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan, _ANSWERED),
     "outputs": _Items(OUTPUTS, _outputs_of(), _INPUTS.c.source_id, _as_read),
 }
-"""What is asked of all runs: one table of `Runs` each."""
+"""What is asked of all runs, beside their inputs: one table of `Runs` each."""

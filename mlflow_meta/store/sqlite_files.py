@@ -8,33 +8,32 @@ library takes the lock, ADBC's reads beneath it and takes none, and its handles 
 
 from __future__ import annotations
 
-import atexit
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Lock
 
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 from adbc_driver_sqlite import dbapi as adbc
 
+from mlflow_meta.store.pool import Pool
+
+AT_ONCE = 2  # handles that read at the same time
 WAIT_S = 30.0  # for a writer to finish
 MAX_KEPT = 16  # handles that stay open; the file that was read longest ago is closed first
 
 Ask = Callable[[str], Iterator[pa.RecordBatch]]
 
-_idle: dict[tuple[int, int, int], dbapi.Connection] = {}
-_idle_lock = Lock()
+_pool = Pool(MAX_KEPT)
 
 
 @contextmanager
-def asking(path: Path, *, at_once: int, batch_rows: int) -> Iterator[list[Ask]]:
+def asking(path: Path, *, batch_rows: int) -> Iterator[list[Ask]]:
     """Ways to ask a database by SQL, at the same time; all answers are of one moment.
 
     Args:
         path: The file; it is not written to.
-        at_once: How many ways, where the file allows several.
         batch_rows: Rows of one batch.
     """
     guard = sqlite3.connect(
@@ -48,7 +47,7 @@ def asking(path: Path, *, at_once: int, batch_rows: int) -> Iterator[list[Ask]]:
         if mode == "wal":  # writers do not wait for readers: what this one sees is its own
             yield [_by_python(guard, batch_rows)]
             return
-        keys = [_key(path, place) for place in range(at_once)]
+        keys = [_key(path, place) for place in range(AT_ONCE)]
         handles = [_taken(path, key) for key in keys]
         try:
             yield [_by_adbc(handle, batch_rows) for handle in handles]
@@ -80,28 +79,15 @@ def _by_adbc(connection: dbapi.Connection, batch_rows: int) -> Ask:
 
 def _taken(path: Path, key: tuple[int, int, int]) -> dbapi.Connection:
     """The handle on this very file that is kept, or a new one."""
-    with _idle_lock:
-        kept = _idle.pop(key, None)
-    return kept or adbc.connect(f"{path.absolute().as_uri()}?mode=ro&nolock=1")
+    return _pool.take(key) or adbc.connect(f"{path.absolute().as_uri()}?mode=ro&nolock=1")
 
 
 def _put_back(key: tuple[int, int, int], handle: dbapi.Connection) -> None:
     handle.rollback()  # the next transaction looks whether the file has changed
-    with _idle_lock:
-        too_many = [_idle.pop(next(iter(_idle)))] if len(_idle) >= MAX_KEPT else []
-        too_many += [other] if (other := _idle.pop(key, None)) else []
-        _idle[key] = handle
-    for connection in too_many:
-        connection.close()
+    _pool.put_back(key, handle)
 
 
 def _key(path: Path, place: int) -> tuple[int, int, int]:
     """A file is told by its number: another one may have taken its place and name."""
     about = path.stat()
     return about.st_dev, about.st_ino, place
-
-
-@atexit.register
-def _close_all() -> None:
-    while _idle:
-        _idle.popitem()[1].close()
