@@ -11,6 +11,7 @@ import pandas as pd
 
 from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import objectives, parquet
+from mlflow_meta.dataset.leakage import Leak, leaks
 from mlflow_meta.dataset.objectives import MAX_NAMED, MetricProposal, listed
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.trials import At, Direction, Objective
@@ -131,14 +132,33 @@ class MetaDataset:
 
         Returns:
             `run_id`, `experiment`, `task`, `value` (minimised) and every `params.*` and context
-            column that is set in at least one of them; rows in the order of their start. A run's
-            value is the first finite one of the objective's spellings. Of its curve the best where
-            the objective says so, and where the run's curve was harvested.
+            column that is set in at least one of them and does not tell the result, see `leaks`;
+            rows in the order of their start. A run's value is the first finite one of the
+            objective's spellings. Of its curve the best where the objective says so, and where the
+            run's curve was harvested.
 
         Raises:
             NothingToLearn: If no run has the metric; names the metrics that there are. If the best
                 of its curve is asked for, and no curve was harvested.
         """
+        trials = self._all_trials(objective)
+        told = [leak.column for leak in self._leaks(trials) if leak.is_left_out]
+        trials = trials.sort_values(["start_time", "run_id"], ignore_index=True)
+        return trials.drop(columns=["start_time", *told])
+
+    def leaks(self, objective: Objective) -> list[Leak]:
+        """The params and tags that tell the result, or seem to.
+
+        Raises:
+            NothingToLearn: As `trials` does.
+        """
+        return self._leaks(self._all_trials(objective))
+
+    def _leaks(self, trials: pd.DataFrame) -> list[Leak]:
+        return leaks(trials, self.frame.loc[trials.index, columns_with(self.frame, "metrics.")])
+
+    def _all_trials(self, objective: Objective) -> pd.DataFrame:
+        """The trials with all their columns, and `start_time`; under the frame's index."""
         values = objectives.values(self.frame, objective)
         kept = np.isfinite(values)
         rows = self.frame[kept]
@@ -146,8 +166,7 @@ class MetaDataset:
         read = [column for column in read if rows[column].notna().any()]
         trials = rows[["run_id", "experiment", "task", "start_time", *read]]
         trials.insert(3, "value", objective.direction.sign * values[kept])
-        trials = trials.sort_values(["start_time", "run_id"], ignore_index=True)
-        return trials.drop(columns="start_time")
+        return trials
 
     def has(self, objective: Objective) -> bool:
         """Whether a run has the objective's metric, under any of its names."""
@@ -158,8 +177,9 @@ class MetaDataset:
         return objectives.has_curves(self.frame, objective)
 
     def remarks_on(self, objective: Objective) -> tuple[str, ...]:
-        """What is odd about the values of an objective, as sentences."""
-        return objectives.remarks_on(self.frame, objective)
+        """What is odd about an objective's values, and what tells them, as sentences."""
+        remarks = objectives.remarks_on(self.frame, objective)
+        return (*remarks, *(leak.remark for leak in self.leaks(objective)))
 
     def with_tasks(self, by: str) -> MetaDataset:
         """The same runs, made comparable by something else.

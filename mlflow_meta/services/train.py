@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow_meta import pictures
 from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.errors import BadSpace
 from mlflow_meta.explain import explain
 from mlflow_meta.models.choice import Candidate, compare, spearman_on_new_tasks
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
@@ -81,13 +82,20 @@ def train(  # noqa: PLR0913 - each is a choice of its own
 
     Raises:
         NothingToLearn: If there is no harvest, no such metric, or too little to learn from.
+        BadSpace: If the space has a param that tells the result.
     """
     harvest_run_id, dataset = store.dataset(harvest_run_id)
     harvested = dataset.only(experiment_names)
     dataset = harvested.with_tasks(tasks_by)
     objective = dataset.objective(metric, direction, at=at)
     trials = dataset.trials(objective)
-    inferred = InferredSpace(space, {}) if space else infer(trials)
+    told = {
+        leak.column.removeprefix("params."): leak.why
+        for leak in dataset.leaks(objective)
+        if leak.is_left_out
+    }
+    _check_chosen(space, told)
+    inferred = InferredSpace(space, told) if space else infer(trials)
     candidates = compare(trials, inferred.space, progress=progress)
     best = candidates[0]
     encoder = best.model.encoder
@@ -148,10 +156,20 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         n_trials=len(trials),
         n_tasks=trials["task"].nunique(),
         n_features=len(encoder.names),
-        left_out={**inferred.left_out, **encoder.left_out},
+        left_out={**told, **inferred.left_out, **encoder.left_out},
         has_signal=best.model.has_signal,
         remarks=(*dataset.remarks[len(harvested.remarks) :], *dataset.remarks_on(objective)),
     )
+
+
+def _check_chosen(space: SearchSpace | None, told: Mapping[str, str]) -> None:
+    """Raise if a search space that people have written has a param that tells the result."""
+    for name in space.names if space else ():
+        if why := told.get(name):
+            raise BadSpace(
+                f"The search space has the param {name!r}, which {why}: what is known only after a "
+                "training can't be chosen. Delete it from the file."
+            )
 
 
 def _explanation(
