@@ -7,7 +7,8 @@
     - StoreRefused        it answered no: not found, no permission, wrong request
     - Unreadable          its database can't be read directly; over REST it can
   - TryLater              another harvest is at work, or the time given was too short
-  - NothingToLearn        no such experiment, no run with that metric, too few runs
+  - NothingToLearn        no such experiment, no run with that metric
+    - TooLittle           too few runs, or none that differ
   - NoModel               no meta-model has been trained for this metric
   - BadSpace              a search-space file says something that can't be
   - BadCommand            the training program of a worker can't be started as asked
@@ -46,7 +47,11 @@ class TryLater(MetaError):
 
 
 class NothingToLearn(MetaError):
-    """No trials, or too few, for what was asked."""
+    """No trials for what was asked."""
+
+
+class TooLittle(NothingToLearn):
+    """Too few trials to learn from, or none that differ: exit code 3."""
 
 
 class NoModel(MetaError):

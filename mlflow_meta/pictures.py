@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,26 @@ def predicted_against_actual(model: MetaModel, objective: Objective) -> bytes:
     axes.set_xlabel(f"predicted {objective.metric}, standard score (low is good)")
     axes.set_ylabel("actual, standard score within its task")
     axes.set_title(f"Held-out trials: rank correlation {model.cv_spearman:.2f}", fontsize=10)
+    return _png(figure)
+
+
+def candidates(table: pd.DataFrame, baselines: Sequence[str]) -> bytes:
+    """The errors of the kinds of model that were compared, as PNG.
+
+    Args:
+        table: As `choice.score_table` gives it.
+        baselines: Those of its rows that learn nothing.
+    """
+    ranked = table.sort_values("rmse", ascending=False, ignore_index=True)
+    figure = Figure(figsize=(6.4, 0.6 + 0.34 * len(ranked)), layout="constrained")
+    axes = figure.add_subplot()
+    colors = [_GREY if name in baselines else _BLUE for name in ranked["model"]]
+    bars = axes.barh(ranked["model"], ranked["rmse"], color=colors, height=0.65)
+    correlations = ["" if pd.isna(r) else f" {r:.2f}" for r in ranked["spearman"]]
+    axes.bar_label(bars, correlations, fontsize=8)
+    axes.margins(x=0.1)
+    axes.set_xlabel("error on held-out runs, standard scores within a task (low is good)")
+    axes.set_title("Kinds of model; rank correlation at the bar, grey: no learning", fontsize=10)
     return _png(figure)
 
 

@@ -17,6 +17,7 @@ from servers import free_port, mlflow_server
 
 from mlflow_meta.cli import main
 from mlflow_meta.models import ZOO
+from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.store import MlflowStore, queue, registry
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +103,7 @@ def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> Non
     assert "always s3://bucket" in document["left_out"]["data"]
 
     trained = data("train", "--metric", "val_loss")
-    assert {c["model"] for c in trained["candidates"]} == set(ZOO)
+    assert {c["model"] for c in trained["candidates"]} == {*ZOO, *BASELINES}
     assert trained["candidates"][0]["spearman"] > 0.5
 
     document["parameters"]["lr"]["low"] = 0.001

@@ -109,7 +109,7 @@ def test_trials_lack_what_tells_their_value_and_a_remark_says_so() -> None:
             "params.lr": LR.tolist(),
             "params.final_loss": LOSS.tolist(),
             "tags.rank": np.argsort(np.argsort(LOSS)).tolist(),
-        }
+        },
     )
     dataset = MetaDataset(frame=frame)
     trials = dataset.trials(LOSS_OBJECTIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -207,6 +208,8 @@ def train(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Train meta-models on the newest harvest; register the best as champion.
 
+    Exit code 3: too few runs, or none of the models can tell good from bad on held-out ones.
+
     \b
     Example:
         mlflow-meta train --metric rmse
@@ -248,28 +251,15 @@ def train(  # noqa: PLR0913 - one argument an option
                 "n_tasks": done.n_tasks,
                 "n_features": done.n_features,
                 "has_signal": done.has_signal,
+                "p_value": done.signal.p_value,
+                "n_more": done.signal.n_more,
+                "champion": done.champion,
                 "left_out": done.left_out,
                 "remarks": list(done.remarks),
                 "candidates": done.table.to_dict("records"),
             }
         )
-        return
-    show.table(
-        ["model", "rmse (average: 1)", "spearman", "spearman, new task"],
-        [list(row) for row in done.table.itertuples(index=False)],
-    )
-    click.echo(
-        f"Learned to {done.objective.direction.value} {show.objective(done.objective)} from "
-        f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
-        "on held-out trials."
-    )
-    click.echo(f"Registered {done.model_name} version {done.version}, alias champion.")
-    for remark in done.remarks:
-        click.echo(remark, err=True)
+    else:
+        show.training(done)
     if not done.has_signal:
-        click.echo(
-            "It could not tell good from bad on held-out trials: until more runs are known, "
-            "suggestions only cover the search space evenly.",
-            err=True,
-        )
-    click.echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
+        sys.exit(options.REFUSED)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
-from mlflow_meta.errors import MetaError, TryLater
+from mlflow_meta.errors import MetaError, TooLittle, TryLater
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 STDERR = 2  # the number of our standard error, where a training's own output goes
+REFUSED = 3  # exit code where runs are too few, or tell nothing
 TRY_LATER = 75  # exit code for cron and its like: EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -148,6 +149,9 @@ def humane(command: Callable[P, None]) -> Callable[P, None]:
         except TryLater as error:
             click.echo(str(error), err=True)
             sys.exit(TRY_LATER)
+        except TooLittle as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(REFUSED)
         except MetaError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:  # a file that can't be written, a disk that is full

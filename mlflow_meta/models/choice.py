@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from mlflow_meta.features import Encoder
+from mlflow_meta.metrics import rmse
 from mlflow_meta.models import ZOO
+from mlflow_meta.models.baselines import BASELINES, Predictor
 from mlflow_meta.models.meta_model import (
     MetaModel,
     check_trials,
     cross_predict,
     folds_across,
+    folds_within,
+    predict_later,
     spearman_by_task,
     task_scores,
 )
@@ -56,7 +61,7 @@ def compare(
     which a batch is chosen best.
 
     Raises:
-        NothingToLearn: If there are too few trials.
+        TooLittle: If there are too few trials.
     """
     check_trials(trials)
     candidates = []
@@ -86,21 +91,42 @@ def _is_clearly_better(one: Candidate, other: Candidate) -> bool:
     return bool(gains.mean() > 2 * gains.std() / np.sqrt(len(gains)))
 
 
-def spearman_on_new_tasks(name: str, model: MetaModel, trials: pd.DataFrame) -> float:
-    """Rank correlation within tasks that were held out whole, in up to 5 folds.
+def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.DataFrame:
+    """How well each candidate predicts, and how well anyone does without a model.
 
     Args:
-        name: The kind of model, in the zoo.
-        model: One of that kind, fitted on `trials`; gives the features.
-        trials: What to cross-validate on.
+        candidates: Fitted on `trials`, as `compare` gives them.
+        trials: In the order of their start.
 
     Returns:
-        In [-1, 1]; nan where nothing is known, since no task leaves enough others to learn from.
+        One row for each candidate in its order, and after them the `BASELINES`: `model`; `rmse` and
+        `spearman` as `Candidate` has them; `spearman_later`, of later trials when only the earlier
+        ones are known; `spearman_new_task`, of tasks that were held out whole. Correlations are nan
+        where they can't be told.
     """
-    tasks = trials["task"].astype(str).to_numpy(dtype=object)
-    X = model.encoder.encode(trials)
-    scores = task_scores(trials)
-    held_out = cross_predict(
-        ZOO[name]().make_regressor, X, scores, model.encoder.groups, folds_across(tasks)
-    )
-    return spearman_by_task(tasks, scores, held_out.mean)
+    tasks, scores = trials["task"].astype(str).to_numpy(dtype=object), task_scores(trials)
+    by_task = Encoder.by_task(trials, candidates[0].model.encoder.space)
+
+    def spearmans(make: Callable[[], Predictor], encoder: Encoder) -> dict[str, float]:
+        X, groups = encoder.encode(trials), encoder.groups
+        later = predict_later(make, X, scores, groups).mean
+        new = cross_predict(make, X, scores, groups, folds_across(tasks)).mean
+        return {
+            "spearman_later": spearman_by_task(tasks, scores, later),
+            "spearman_new_task": spearman_by_task(tasks, scores, new),
+        }
+
+    rows: list[dict[str, object]] = [
+        {"model": c.name, "rmse": c.rmse, "spearman": c.spearman}
+        | spearmans(c.model.make_regressor, c.model.encoder)
+        for c in candidates
+    ]
+    for name, make in BASELINES.items():
+        X = by_task.encode(trials)
+        found = cross_predict(make, X, scores, by_task.groups, folds_within(tasks)).mean
+        ranked = spearman_by_task(tasks, scores, found)
+        rows.append(
+            {"model": name, "rmse": rmse(scores, found), "spearman": ranked}
+            | spearmans(make, by_task)
+        )
+    return pd.DataFrame(rows)

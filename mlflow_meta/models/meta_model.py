@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlflow_meta.calibration import BELIEVED, Calibration
-from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.errors import TooLittle
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse, spearman
+from mlflow_meta.models.baselines import Predictor
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, Vector
 from mlflow_meta.models.scale import TaskScale
-from mlflow_meta.models.signal import ACCEPTED, p_value
+from mlflow_meta.models.signal import Signal, signal
 from mlflow_meta.space import SearchSpace
 
 MIN_TRIALS = 8
@@ -49,7 +51,7 @@ class MetaModel:
         """Learn from the trials of all tasks.
 
         Raises:
-            NothingToLearn: If there are fewer than `MIN_TRIALS` trials, or all are equally good.
+            TooLittle: If there are fewer than `MIN_TRIALS` trials, or all are equally good.
         """
         self.learn(trials, space)
         tasks = trials["task"].astype(str).to_numpy(dtype=object)
@@ -58,7 +60,7 @@ class MetaModel:
         self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
         self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
         self.cv_rmse = rmse(scores, self.cv_predicted)
-        self.p_value = p_value(tasks, scores, held_out.mean)
+        self.signal = signal(tasks, scores, held_out.mean)
         found = spearman_by_task(tasks, scores, held_out.mean)
         self.cv_spearman = found if np.isfinite(found) else 0.0
 
@@ -66,7 +68,7 @@ class MetaModel:
         """`fit` without asking how good it is: the regressor's own uncertainty is believed.
 
         Raises:
-            NothingToLearn: As `fit` does.
+            TooLittle: As `fit` does.
         """
         check_trials(trials)
         tasks = trials["task"].astype(str).to_numpy(dtype=object)
@@ -74,7 +76,7 @@ class MetaModel:
         by_task = trials.groupby(tasks, sort=False).indices
         self.scales = {str(task): TaskScale.learn(values[rows]) for task, rows in by_task.items()}
         self.encoder = self._learn_encoder(trials, space)
-        self.calibration, self.p_value = BELIEVED, 0.0
+        self.calibration, self.signal = BELIEVED, Signal(p_value=0.0, z=np.inf, n=len(trials))
         self.regressor = self.make_regressor()
         X, groups = self.encoder.encode(trials), self.encoder.groups
         self.regressor.fit(X, task_scores(trials), groups=groups, seed=_SEED)
@@ -82,7 +84,7 @@ class MetaModel:
     @property
     def has_signal(self) -> bool:
         """Whether it has told good from bad, at least a little, on trials it had not seen."""
-        return self.calibration.slope > 0 and self.p_value <= ACCEPTED
+        return self.calibration.slope > 0 and self.signal.is_accepted
 
     def score(self, frame: pd.DataFrame) -> Prediction:
         """Predicted scores `(n,)`, comparable within a task, with calibrated std."""
@@ -136,7 +138,7 @@ class MetaModel:
             },
             "cv_rmse": self.cv_rmse,
             "cv_spearman": self.cv_spearman,
-            "p_value": self.p_value,
+            "signal": [self.signal.p_value, self.signal.z, self.signal.n],
         }
         return {"meta_model.json": json.dumps(state, indent=1).encode(), **self.regressor.save()}
 
@@ -150,7 +152,7 @@ class MetaModel:
             learned["center"], learned["slope"], {level: f for level, f in learned["factors"]}
         )
         self.cv_rmse, self.cv_spearman = state["cv_rmse"], state["cv_spearman"]
-        self.p_value = state["p_value"]
+        self.signal = Signal(*state["signal"])
         self.regressor = self.make_regressor()
         self.regressor.load(files)
 
@@ -167,13 +169,13 @@ def check_trials(trials: pd.DataFrame) -> None:
     if not np.all(np.isfinite(trials["value"].to_numpy(float))):
         raise ValueError("Every trial's value must be finite; leave out the others.")
     if len(trials) < MIN_TRIALS:
-        raise NothingToLearn(
+        raise TooLittle(
             f"A meta-model needs at least {MIN_TRIALS} finished runs with the metric, but there "
             f"are {len(trials)}. Train {MIN_TRIALS - len(trials)} more with other parameters, or "
             "harvest more experiments."
         )
     if (trials.groupby("task")["value"].nunique() < 2).all():
-        raise NothingToLearn(
+        raise TooLittle(
             f"All {len(trials)} runs are equally good within their task, so nothing tells a good "
             "configuration from a bad one. Is it the right metric?"
         )
@@ -208,7 +210,7 @@ def folds_across(tasks: NDArray[np.object_]) -> NDArray[np.int64]:
 
 
 def cross_predict(
-    make_regressor: Callable[[], Regressor],
+    make_regressor: Callable[[], Predictor],
     X: Matrix,
     y: Vector,
     groups: Groups,
@@ -227,6 +229,25 @@ def cross_predict(
         regressor.fit(X[~rows], y[~rows], groups=groups, seed=_SEED)
         predicted = regressor.predict(X[rows])
         mean[rows], std[rows] = predicted.mean, predicted.std
+    return Prediction(mean, std)
+
+
+def predict_later(
+    make_regressor: Callable[[], Predictor], X: Matrix, y: Vector, groups: Groups
+) -> Prediction:
+    """Predictions `(n,)` of each of the last three fifths of the rows from all rows before it.
+
+    They are nan before that, and where fewer than `MIN_LEFT` rows come before.
+    """
+    mean, std = np.full(len(y), np.nan), np.full(len(y), np.nan)
+    ends = np.linspace(0, len(y), N_FOLDS + 1).astype(int)
+    for start, end in pairwise(ends[2:]):
+        if start < MIN_LEFT or start == end:
+            continue
+        regressor = make_regressor()
+        regressor.fit(X[:start], y[:start], groups=groups, seed=_SEED)
+        predicted = regressor.predict(X[start:end])
+        mean[start:end], std[start:end] = predicted.mean, predicted.std
     return Prediction(mean, std)
 
 

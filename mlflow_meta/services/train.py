@@ -11,9 +11,11 @@ import pandas as pd
 from mlflow_meta import pictures
 from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
-from mlflow_meta.errors import BadSpace
+from mlflow_meta.errors import BadSpace, NoModel
 from mlflow_meta.explain import explain
-from mlflow_meta.models.choice import Candidate, compare, spearman_on_new_tasks
+from mlflow_meta.models.baselines import BASELINES
+from mlflow_meta.models.choice import Candidate, compare, score_table
+from mlflow_meta.models.signal import Signal
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
 from mlflow_meta.trials import At, Direction, Objective
@@ -26,21 +28,25 @@ class Training:
     Attributes:
         run_id: The training run.
         model_name: The registered model's name.
-        version: The new version of it, which is the champion now.
+        version: The new version of it.
+        champion: The version that is the champion now: the new one, unless it has no signal and
+            the one before had.
         objective: What it predicts.
-        table: The kinds of model that were compared, the best first: `model`, `rmse`, `spearman`,
-            `spearman_new_task`; from cross-validation, in standard scores within a task.
+        table: The kinds of model that were compared, the best first, and the baselines; as
+            `score_table` gives it.
         n_trials: How many trials it has learned from.
         n_tasks: Of how many tasks.
         n_features: From how many features.
         left_out: Param or context column -> why it is no feature.
         has_signal: Whether it could tell good from bad at all on held-out trials.
+        signal: How clearly, and about how many more runs it takes.
         remarks: What is odd about the objective's values or the tasks, as sentences.
     """
 
     run_id: str
     model_name: str
     version: str
+    champion: str
     objective: Objective
     table: pd.DataFrame
     n_trials: int
@@ -48,6 +54,7 @@ class Training:
     n_features: int
     left_out: dict[str, str]
     has_signal: bool
+    signal: Signal
     remarks: tuple[str, ...]
 
 
@@ -108,8 +115,8 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     )
     files = registry.pack(packed)
     name = model_name or registry.model_name(objective.metric)
-    progress("comparing them on tasks that they have not seen")
-    table = _table(candidates, trials)
+    progress("asking them about later runs and new tasks")
+    table = score_table(candidates, trials)
     progress(f"registering {name}")
     with store.own.run(f"train {objective.metric}", {names.KIND: "train"}) as run_id:
         store.own.log(
@@ -126,27 +133,22 @@ def train(  # noqa: PLR0913 - each is a choice of its own
                 "n_features": len(encoder.names),
                 "harvest_run_id": harvest_run_id,
             },
-            metrics={
-                f"{row.model}.{score}": getattr(row, score)
-                for row in table.itertuples()
-                for score in ("rmse", "spearman", "spearman_new_task")
-                if pd.notna(getattr(row, score))
-            },
+            metrics={**_scores(table, best.name), "p_value": best.model.signal.p_value},
         )
         store.own.log_files(
             run_id,
             {
                 "candidates.csv": table.to_csv(index=False).encode(),
+                "candidates.png": pictures.candidates(table, list(BASELINES)),
                 names.SPACE_FILE: inferred.to_yaml().encode(),
-                "predicted-against-actual.png": pictures.predicted_against_actual(
-                    best.model, objective
-                ),
                 **_explanation(best, trials, inferred.space, objective),
             },
         )
+        _log_candidates(store, run_id, candidates, table, objective)
         registry.log_training_data(store, run_id, trials, harvest_run_id)
         example = _example(trials, inferred.space)
-        version = registry.register(store, run_id, name, files, example)
+        stays = None if best.model.has_signal else _champion_with_signal(store, name)
+        version = registry.register(store, run_id, name, files, example, as_champion=stays is None)
     return Training(
         run_id=run_id,
         model_name=name,
@@ -157,9 +159,44 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         n_tasks=trials["task"].nunique(),
         n_features=len(encoder.names),
         left_out={**told, **inferred.left_out, **encoder.left_out},
+        champion=stays or version,
+        signal=best.model.signal,
         has_signal=best.model.has_signal,
         remarks=(*dataset.remarks[len(harvested.remarks) :], *dataset.remarks_on(objective)),
     )
+
+
+def _scores(table: pd.DataFrame, model: str) -> dict[str, float]:
+    """A row of the table as metrics."""
+    row = table[table["model"] == model].drop(columns="model").iloc[0]
+    return {str(score): float(value) for score, value in row.to_dict().items() if pd.notna(value)}
+
+
+def _log_candidates(
+    store: MlflowStore,
+    run_id: str,
+    candidates: Sequence[Candidate],
+    table: pd.DataFrame,
+    objective: Objective,
+) -> None:
+    """A nested run for each kind of model that was compared, baselines too."""
+    models = {candidate.name: candidate.model for candidate in candidates}
+    tags = {names.KIND: "candidate", "mlflow.parentRunId": run_id}
+    for name in table["model"]:
+        with store.own.run(name, tags) as child_id:
+            store.own.log(child_id, params={"model": name}, metrics=_scores(table, name))
+            if name in models:
+                picture = pictures.predicted_against_actual(models[name], objective)
+                store.own.log_files(child_id, {"predicted-against-actual.png": picture})
+
+
+def _champion_with_signal(store: MlflowStore, name: str) -> str | None:
+    """The version of the champion, if it can tell good from bad; None if not, or if none is."""
+    try:
+        champion = registry.champion(store, name=name)
+    except NoModel:
+        return None
+    return champion.version if champion.model.has_signal else None
 
 
 def _check_chosen(space: SearchSpace | None, told: Mapping[str, str]) -> None:
@@ -190,19 +227,6 @@ def _explanation(
         "importance.png": pictures.importance(found.importance),
         "partial_dependence.png": pictures.partial_dependence(found.curves, space, objective, task),
     }
-
-
-def _table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "model": [c.name for c in candidates],
-            "rmse": [c.rmse for c in candidates],
-            "spearman": [c.spearman for c in candidates],
-            "spearman_new_task": [
-                spearman_on_new_tasks(c.name, c.model, trials) for c in candidates
-            ],
-        }
-    )
 
 
 def _example(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from mlflow_meta.columns import columns_with, is_choice
-from mlflow_meta.errors import BadSpace, NothingToLearn
+from mlflow_meta.errors import BadSpace, TooLittle
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
 from mlflow_meta.space.search_space import SearchSpace
 
@@ -92,7 +92,7 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             some tasks only.
 
     Raises:
-        NothingToLearn: If no param varies.
+        TooLittle: If no param varies.
     """
     logged = columns_with(trials, "params.")
     columns = {c.removeprefix("params."): trials[c] for c in logged if trials[c].notna().any()}
@@ -124,7 +124,7 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             left_out[name] = f"exists only under {parent}, which is left out"
     if not kept:
         why = "; ".join(f"{name} {reason}" for name, reason in list(left_out.items())[:5])
-        raise NothingToLearn(
+        raise TooLittle(
             f"No param varies over these {len(trials)} runs, so there is nothing to choose"
             f"{': ' + why if why else ''}. Train a few with other values, or write a search space "
             "by hand and pass it with --space."

@@ -120,9 +120,15 @@ def log_training_data(
 
 @translated
 def register(
-    store: MlflowStore, run_id: str, name: str, files: Mapping[str, bytes], example: pd.DataFrame
+    store: MlflowStore,
+    run_id: str,
+    name: str,
+    files: Mapping[str, bytes],
+    example: pd.DataFrame,
+    *,
+    as_champion: bool = True,
 ) -> str:
-    """Log `files` as an MLflow model that can be served, register it, and make it the champion.
+    """Log `files` as an MLflow model that can be served, and register it.
 
     The model is code (`serving.py`) beside plain data files, and brings this package along, so that
     it can be served where mlflow-meta is not installed.
@@ -133,6 +139,7 @@ def register(
         name: The registered model's name.
         files: As `pack` gives them.
         example: Rows of raw params, for the signature and the input example.
+        as_champion: Whether the new version takes over the alias.
 
     Returns:
         The new version.
@@ -159,7 +166,8 @@ def register(
     version = store.client.create_model_version(
         name, f"{run.info.artifact_uri}/{names.MODEL_FOLDER}", run_id
     )
-    store.client.set_registered_model_alias(name, names.CHAMPION, version.version)
+    if as_champion:
+        store.client.set_registered_model_alias(name, names.CHAMPION, version.version)
     return str(version.version)
 
 
