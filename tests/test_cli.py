@@ -43,10 +43,10 @@ def data(command: str, *args: str) -> dict:
     return json.loads(result.stdout)
 
 
-def refusal(*args: str) -> str:
+def refusal(*args: str, code: int = 1) -> str:
     """The one line that a command says when it fails."""
     result = run(*args)
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (code, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     return line
@@ -418,7 +418,7 @@ def test_too_few_runs_are_told_with_how_many_are_missing(
     for i in range(5):
         add_run(client, experiment, params={"a": i}, metrics={"loss": float(i)})
     done("harvest")
-    assert "Train 3 more" in refusal("train", "--metric", "loss")
+    assert "Train 3 more" in refusal("train", "--metric", "loss", code=3)
     trainings = client.search_runs(
         [client.get_experiment_by_name("mlflow-meta").experiment_id],
         "tags.`mlflow_meta.kind` = 'train'",

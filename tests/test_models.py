@@ -13,7 +13,8 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction
-from mlflow_meta.models.choice import compare, spearman_on_new_tasks
+from mlflow_meta.models.baselines import BASELINES
+from mlflow_meta.models.choice import compare, score_table
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
 from mlflow_meta.models.meta_model import cross_predict, folds_across, folds_within
 from mlflow_meta.models.task_prior import TaskPosterior
@@ -175,27 +176,43 @@ def test_transfer_is_preferred_until_another_is_clearly_better() -> None:
     assert compare(told, SPACE)[0].name != "transfer"
 
 
+def scores_of(trials: pd.DataFrame, name: str = "linear") -> pd.DataFrame:
+    """What `score_table` says, by model."""
+    return score_table(compare(trials, SPACE, names=[name]), trials).set_index("model")
+
+
 def test_new_tasks_are_ranked_by_what_other_tasks_taught() -> None:
     trials = pd.concat([bowl(20), bowl(20, task="bb"), bowl(20, task="ccc")], ignore_index=True)
-    model = ZOO["linear"]()
-    model.fit(trials, SPACE)
-    assert spearman_on_new_tasks("linear", model, trials) > 0.9
+    assert scores_of(trials).loc["linear", "spearman_new_task"] > 0.9
     contrary = trials.assign(value=trials["value"].where(trials["task"] != "a", -trials["value"]))
-    assert spearman_on_new_tasks("linear", model, contrary) < 0.5
+    assert scores_of(contrary).loc["linear", "spearman_new_task"] < 0.5
+
+
+def test_later_trials_are_ranked_by_what_earlier_ones_taught() -> None:
+    trials = bowl(60)
+    assert scores_of(trials).loc["linear", "spearman_later"] > 0.9
+    turned = trials.assign(value=trials["value"].where(np.arange(60) < 24, -trials["value"]))
+    assert scores_of(turned).loc["linear", "spearman_later"] < 0.5
+    assert scores_of(turned).loc["linear", "spearman"] > scores_of(turned).loc["linear"].iloc[2]
+
+
+def test_a_model_is_compared_with_what_anyone_can_tell_without_one() -> None:
+    trials = pd.concat([bowl(40), bowl(40, task="bb")], ignore_index=True)
+    table = scores_of(trials)
+    assert list(table.index) == ["linear", *BASELINES]
+    assert table.loc["mean", "rmse"] == pytest.approx(1.0, abs=0.1)
+    assert max(table.loc["linear", "rmse"], table.loc["nearest run", "rmse"]) < 0.5
+    assert table.loc["nearest run", "spearman"] > 0.5
 
 
 def test_with_one_task_nothing_is_known_of_new_tasks() -> None:
-    model = ZOO["linear"]()
-    model.fit(bowl(20), SPACE)
-    assert np.isnan(spearman_on_new_tasks("linear", model, bowl(20)))
+    assert scores_of(bowl(20))["spearman_new_task"].isna().all()
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_task_beside_which_there_is_hardly_another_is_no_reason_to_fail(name: str) -> None:
     trials = pd.concat([bowl(15), bowl(1, task="b")], ignore_index=True)
-    model = ZOO[name]()
-    model.fit(trials, SPACE)
-    assert np.isnan(spearman_on_new_tasks(name, model, trials))
+    assert np.isnan(scores_of(trials, name).loc[name, "spearman_new_task"])
 
 
 def test_a_prediction_has_one_std_for_each_mean() -> None:
