@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import hostile
+import numpy as np
 import psycopg2
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from conftest import add_run
@@ -27,7 +29,7 @@ from mlflow_meta.services.harvest import harvest
 from mlflow_meta.store import MlflowStore, postgres, rest
 from mlflow_meta.store.databases import Query, asking
 from mlflow_meta.store.lock import alone
-from mlflow_meta.store.runs import Runs
+from mlflow_meta.store.runs import KEY, TEXTS, Runs, ordered
 from mlflow_meta.store.sql import KNOWN_SCHEMAS, read_sql
 
 RUN_IDS = sa.select(sa.column("run_uuid")).select_from(sa.table("runs"))
@@ -211,6 +213,19 @@ def test_an_answer_of_postgres_that_was_not_read_to_its_end_is_in_nobodys_way(
 def _single(query: Query, select: sa.Select[Any]) -> int:
     (value,) = (value for batch in query(select) for value in batch.column(0).to_pylist())
     return int(value)
+
+
+@pytest.mark.parametrize("n_runs", [1, 50, 70_000, 2**31 - 1])
+def test_items_are_ordered_by_key_and_run_and_equal_ones_stay_as_they_came(n_runs: int) -> None:
+    rng = np.random.default_rng(n_runs)
+    runs = rng.integers(0, n_runs, 3000).astype(np.int32)
+    keys = rng.choice(["lr", "depth", "a key", "Z"], 3000).tolist()
+    values = [str(i) for i in range(3000)]
+    coded = pa.array(keys).dictionary_encode().cast(KEY)
+    table = ordered(pa.table([runs, coded, values], schema=TEXTS))
+    got = list(zip(*(table[name].to_pylist() for name in ("key", "run", "value")), strict=True))
+    expected = zip(keys, runs.tolist(), values, strict=True)
+    assert got == sorted(expected, key=lambda item: item[:2])
 
 
 def _count(query: Query) -> int:

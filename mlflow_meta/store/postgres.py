@@ -14,6 +14,7 @@ from adbc_driver_postgresql import dbapi as adbc
 from mlflow_meta.store.pool import Pool, close
 
 AT_ONCE = 3  # connections that read at the same time
+BATCH_BYTES = 2_000_000  # of one batch; bounds what is in memory beside the columns
 MAX_KEPT = 6  # connections that stay open: to open one takes as long as to read 2,000 runs
 
 Ask = Callable[[str], Iterator[pa.RecordBatch]]
@@ -96,6 +97,8 @@ def _put_back(key: tuple[str, int], connection: dbapi.Connection) -> None:
 def _asks(connection: dbapi.Connection) -> Ask:
     def ask(text: str) -> Iterator[pa.RecordBatch]:
         with connection.cursor() as cursor:
+            size = {"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
+            cursor.adbc_statement.set_options(**size)
             cursor.execute(text)
             yield from cursor.fetch_record_batch()
 

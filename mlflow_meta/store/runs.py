@@ -316,8 +316,10 @@ def ordered(table: pa.Table) -> pa.Table:
     ranks = {}
     for name in coded:
         table, ranks[name] = _recoded(table, name)
-    runs = table["run"].to_numpy().astype(np.int64)
-    position = ranks["key"].astype(np.int64) * (int(runs.max()) + 1) + runs
+    runs = table["run"].to_numpy()
+    n_runs, n_keys = int(runs.max()) + 1, int(ranks["key"].max()) + 1
+    small = np.int32 if n_runs * n_keys < 2**31 else np.int64
+    position = np.multiply(ranks["key"], n_runs, dtype=small) + runs
     if "digest" in table.column_names:
         order = np.lexsort((ranks["context"], ranks["digest"], position))
     else:
@@ -346,11 +348,11 @@ def _recoded(table: pa.Table, name: str) -> tuple[pa.Table, np.ndarray]:
 
 def _argsort(values: np.ndarray) -> np.ndarray:
     """A stable argsort of integers >= 0, `(m,)`: 16 bits at a time, which numpy sorts by radix."""
-    order = np.arange(len(values))
-    for shift in range(0, int(values.max(initial=0)).bit_length(), 16):
+    order = np.argsort(values.astype(np.uint16), kind="stable")
+    for shift in range(16, int(values.max(initial=0)).bit_length(), 16):
         digits = (values >> shift).astype(np.uint16)[order]
         order = order[np.argsort(digits, kind="stable")]
-    return order
+    return np.asarray(order)
 
 
 def _is_range(order: np.ndarray) -> bool:
