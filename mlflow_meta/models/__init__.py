@@ -1,5 +1,6 @@
 """Meta-models: what a configuration is expected to score, and how sure that is."""
 
+from mlflow_meta.models.estimator import ZooRegressor
 from mlflow_meta.models.meta_model import MIN_TRIALS, MetaModel
 from mlflow_meta.models.regressor import JointSampler, Prediction, Regressor
 from mlflow_meta.models.zoo import ZOO
@@ -11,4 +12,5 @@ __all__ = [
     "MetaModel",
     "Prediction",
     "Regressor",
+    "ZooRegressor",
 ]
