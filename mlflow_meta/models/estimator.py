@@ -24,9 +24,9 @@ MIN_ROWS = 2  # fewer have no spread
 class ZooRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # both come without types
     """One kind of regressor of the zoo, as an estimator.
 
-    The kinds that go by distances (`gaussian_process`, `transfer`, `blend`) expect columns of unit
-    scale, as `StandardScaler` makes them. All rows are taken for trials of one task, so `transfer`
-    has no other to learn from.
+    Columns should be of unit scale, as `StandardScaler` makes them; only `lightgbm`, `extra_trees`
+    and `network` do as well without. All rows are taken for trials of one task, so `transfer` has
+    no other to learn from.
 
     Attributes:
         regressor_: The fitted regressor, of z.
