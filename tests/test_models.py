@@ -18,7 +18,7 @@ from mlflow_meta.models.choice import compare, score_table
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
 from mlflow_meta.models.meta_model import cross_predict, folds_across, folds_within
 from mlflow_meta.models.task_prior import TaskPosterior
-from mlflow_meta.models.transfer import WithTrees
+from mlflow_meta.models.transfer import OneTask, WithTrees
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.testing import check_meta_model
 
@@ -63,6 +63,10 @@ class ForgetsItsNoise(OnlyTheAverage):
 @pytest.mark.parametrize("name", ZOO)
 def test_meta_model_contract(name: str) -> None:
     check_meta_model(ZOO[name])
+
+
+def test_transfer_without_a_column_for_the_task_keeps_the_contract() -> None:
+    check_meta_model(lambda: MetaModel(OneTask))
 
 
 @pytest.mark.parametrize(

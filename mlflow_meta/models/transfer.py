@@ -109,3 +109,31 @@ class Transfer:
             if len(sources) == MAX_SOURCES:
                 break
         return sources
+
+
+class OneTask:
+    """`Transfer` where all rows of `X (n, d)` are of one task, and no column says so."""
+
+    def __init__(self) -> None:
+        self._transfer = Transfer()
+
+    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
+        """See `Regressor.fit`."""
+        self._transfer.fit(_placed(X), y, groups=np.concatenate([[-1], groups]), seed=seed)
+
+    def predict(self, X: Matrix) -> Prediction:
+        """See `Regressor.predict`."""
+        return self._transfer.predict(_placed(X))
+
+    def save(self) -> dict[str, bytes]:
+        """See `Regressor.save`."""
+        return self._transfer.save()
+
+    def load(self, files: Mapping[str, bytes]) -> None:
+        """See `Regressor.load`."""
+        self._transfer.load(files)
+
+
+def _placed(X: Matrix) -> Matrix:
+    """`X (n, d)` behind a column that puts every row at place 0, `(n, 1 + d)`."""
+    return np.column_stack([np.zeros(len(X)), X])
