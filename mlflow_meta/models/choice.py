@@ -13,6 +13,7 @@ from mlflow_meta.metrics import rmse
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES, Predictor
 from mlflow_meta.models.meta_model import (
+    MAX_JUDGED,
     MetaModel,
     check_trials,
     cross_predict,
@@ -22,6 +23,7 @@ from mlflow_meta.models.meta_model import (
     spearman_by_task,
     task_scores,
 )
+from mlflow_meta.models.sampling import sampled
 from mlflow_meta.space import SearchSpace
 
 PREFERRED = "transfer"
@@ -58,17 +60,19 @@ def compare(
     suggestion is: the next trial of a task that mostly has some already. `PREFERRED` comes first
     while no other is clearly better, by twice the standard error of the difference (of several
     rivals, one is better once by luck): it alone knows how configurations vary together, from
-    which a batch is chosen best.
+    which a batch is chosen best. Of more than `MAX_JUDGED` trials, so many are drawn to compare
+    them on, and only the first is then fitted on all.
 
     Raises:
         TooLittle: If there are too few trials.
     """
     check_trials(trials)
+    some = some_of(trials)
     candidates = []
     for name in names:
         progress(f"cross-validating {name}")
         model = ZOO[name]()
-        model.fit(trials, space)
+        model.fit(some, space)
         candidates.append(
             Candidate(
                 name=name,
@@ -81,7 +85,16 @@ def compare(
     for i, candidate in enumerate(candidates):
         if candidate.name == PREFERRED and not _is_clearly_better(candidates[0], candidate):
             candidates.insert(0, candidates.pop(i))
+    if len(some) < len(trials):
+        progress(f"fitting {candidates[0].name} on all trials")
+        candidates[0].model.fit(trials, space)
     return candidates
+
+
+def some_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials on which candidates are compared: all, or as many as there is time for."""
+    tasks = trials["task"].astype(str).to_numpy(dtype=object)
+    return trials.iloc[sampled(tasks, MAX_JUDGED)]
 
 
 def _is_clearly_better(one: Candidate, other: Candidate) -> bool:
@@ -95,15 +108,18 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
     """How well each candidate predicts, and how well anyone does without a model.
 
     Args:
-        candidates: Fitted on `trials`, as `compare` gives them.
-        trials: In the order of their start.
+        candidates: As `compare` gives them.
+        trials: Those given to it, in the order of their start; see `some_of`.
 
     Returns:
         One row for each candidate in its order, and after them the `BASELINES`: `model`; `rmse` and
         `spearman` as `Candidate` has them; `spearman_later`, of later trials when only the earlier
         ones are known; `spearman_new_task`, of tasks that were held out whole. Correlations are nan
-        where they can't be told.
+        where they can't be told; the latter two also of all candidates but the first where there
+        are more than `MAX_JUDGED` trials.
     """
+    first, is_whole = candidates[0], len(trials) <= MAX_JUDGED
+    trials = some_of(trials)
     tasks, scores = trials["task"].astype(str).to_numpy(dtype=object), task_scores(trials)
     by_task = Encoder.by_task(trials, candidates[0].model.encoder.space)
 
@@ -118,7 +134,7 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
 
     rows: list[dict[str, object]] = [
         {"model": c.name, "rmse": c.rmse, "spearman": c.spearman}
-        | spearmans(c.model.make_regressor, c.model.encoder)
+        | (spearmans(c.model.make_regressor, c.model.encoder) if c is first or is_whole else {})
         for c in candidates
     ]
     for name, make in BASELINES.items():

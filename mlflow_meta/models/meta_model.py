@@ -21,12 +21,14 @@ from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse, spearman
 from mlflow_meta.models.baselines import Predictor
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, Vector
+from mlflow_meta.models.sampling import sampled
 from mlflow_meta.models.scale import TaskScale
 from mlflow_meta.models.signal import Signal, signal
 from mlflow_meta.space import SearchSpace
 
 MIN_TRIALS = 8
 N_FOLDS = 5
+MAX_JUDGED = 1000  # trials of a cross-validation; with more it takes minutes and says the same
 MIN_LEFT = 5  # rows without which a fold is not worth a fit
 _SEED = 0
 
@@ -36,7 +38,8 @@ class MetaModel:
 
     Fitting twice on one set of trials gives one model. What the model says of its own accuracy
     (`cv_rmse`, `cv_spearman`, the width of its intervals) comes from cross-validation: in each of
-    5 folds, a fifth of every task's trials is predicted from all others.
+    5 folds, a fifth of every task's trials is predicted from all others; of more than `MAX_JUDGED`
+    trials, from so many of them.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class MetaModel:
         """
         self.learn(trials, space)
         tasks = trials["task"].astype(str).to_numpy(dtype=object)
-        scores, X, groups = task_scores(trials), self.encoder.encode(trials), self.encoder.groups
+        some = sampled(tasks, MAX_JUDGED)
+        tasks, scores = tasks[some], task_scores(trials)[some]
+        X, groups = self.encoder.encode(trials.iloc[some]), self.encoder.groups
         held_out = cross_predict(self.make_regressor, X, scores, groups, folds_within(tasks))
         self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
         self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)

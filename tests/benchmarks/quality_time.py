@@ -15,7 +15,7 @@ import quality_own
 import quality_proposals
 from quality_report import Job, Need, Row, table
 
-from mlflow_meta.models.choice import compare
+from mlflow_meta.models.choice import compare, score_table
 from mlflow_meta.space import SearchSpace
 
 N_TASKS, RUNS_EACH = 19, 200  # other tasks that 50 proposals are made from
@@ -63,7 +63,7 @@ def _training(n: int) -> Row:
 def _train(n: int, answer: Queue[Row]) -> None:
     trials, space = big_history(n)
     wall, cpu = time.perf_counter(), time.process_time()
-    compare(trials, space)
+    score_table(compare(trials, space), trials)
     took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit_bytes = 1 if sys.platform == "darwin" else 1024
