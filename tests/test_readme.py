@@ -24,7 +24,7 @@ def run(code: str) -> str:
 def test_the_block_on_propose_prints_three_configurations() -> None:
     lines = run(BLOCKS[1]).splitlines()
     assert len(lines) == 3
-    assert all(line.startswith("{'model': ") for line in lines)
+    assert all(line.startswith("{'lr': ") for line in lines)
 
 
 def test_the_block_on_services_schedules_three_runs(
