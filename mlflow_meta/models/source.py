@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from mlflow_meta.models.kernel import JITTER, Hyperparameters, correlation, map_estimate
@@ -74,7 +74,7 @@ class Sources:
             self._sources[key] = _given(table, kernel) if kernel else learn_source(X, y, groups)
         return self._sources[key]
 
-    def save(self) -> dict[str, NDArray[np.generic]]:
+    def save(self) -> dict[str, Any]:
         """The hyperparameters of what `learn` was asked for, as arrays."""
         kernels = [source.kernel for source in self._sources.values()]
         return {
@@ -85,7 +85,7 @@ class Sources:
         }
 
     @classmethod
-    def load(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Sources:
+    def load(cls, arrays: Mapping[str, Any]) -> Sources:
         """Inverse of `save`."""
         columns = [arrays[f"source_{name}"] for name in ("scales", "amplitudes", "noises")]
         return cls(

@@ -83,8 +83,9 @@ class Transfer:
             for place in self._teachers()[: MAX_SOURCES + 1]:  # one more: none teaches itself
                 kept.learn(*self._rows(place))
         buffer = io.BytesIO()
-        fitted = {"X": self._X, "y": self._y, "groups": self._groups, "seed": self._seed}
-        np.savez_compressed(buffer, **fitted, **kept.save())
+        np.savez_compressed(
+            buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed, **kept.save()
+        )
         return {"transfer.npz": buffer.getvalue()}
 
     def load(self, files: Mapping[str, bytes]) -> None:
