@@ -271,3 +271,17 @@ def test_tune_trains_again_until_good_can_be_told_from_bad(
     told = run(store, "suggest", "-e", "noise", "--dry-run")
     assert "can't tell good from bad" in told.stderr
     assert "mlflow-meta train --metric noise_loss" in told.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "updated_from"), [(11, "1"), (12, None)])
+def test_tune_trains_again_when_as_many_runs_are_new_as_it_was_trained_on(
+    sqlite_uri: str, client: MlflowClient, n: int, updated_from: str | None
+) -> None:
+    tiny = client.create_experiment("tiny")
+    for i in range(12):
+        add_run(client, tiny, params={"x": i / 12}, metrics={"val_loss": i / 12})
+    store = MlflowStore(sqlite_uri)
+    done = tune(store, "tiny", ["true"], rounds=2, n=n, metric="val_loss")
+    assert [turn.updated_from for turn in done.rounds] == [None, updated_from]
+    assert set(champions(client)) == ({"1", "2"} if updated_from is None else {"1"})
