@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -24,12 +24,14 @@ class Known:
     Attributes:
         trials: Those of the newest harvest; of tasks that it left out, those the champion knows.
         runs: The newest harvest's, with the metric or without.
+        harvest_run_id: The newest harvest.
         task_param: The param whose value a task is; None where it is none.
         experiment_ids: Id of each run's experiment.
     """
 
     trials: pd.DataFrame
     runs: pd.DataFrame
+    harvest_run_id: str
     task_param: str | None
     experiment_ids: Mapping[str, str]
 
@@ -53,25 +55,65 @@ def known_to(store: MlflowStore, champion: Registered) -> Known:
     ids: dict[str, str] = {}
     for frame in (learned.frame, newest.frame):
         ids |= dict(zip(frame["run_id"], frame["experiment_id"].astype(str), strict=True))
-    return Known(trials=trials, runs=newest.frame, task_param=task_param, experiment_ids=ids)
+    return Known(
+        trials=trials,
+        runs=newest.frame,
+        harvest_run_id=newest_run_id,
+        task_param=task_param,
+        experiment_ids=ids,
+    )
+
+
+def brought_up_to_date(
+    champion: Registered, known: Known, tasks: Collection[str]
+) -> tuple[Registered, int]:
+    """The champion, updated with what it has not learned from; and how many trials that are.
+
+    Only those of `tasks` and of the tasks that it knows: what it was not to learn from stays out.
+    """
+    wanted = known.trials["task"].isin([*champion.model.scales, *tasks])
+    trials = known.trials[wanted].reset_index(drop=True)
+    n_unseen = champion.model.n_unseen(trials)
+    if not n_unseen:
+        return champion, 0
+    # A newest harvest of fewer tasks does not stand for all that it has learned from.
+    whole = set(champion.model.scales) <= set(known.runs["task"])
+    return (
+        replace(
+            champion,
+            model=champion.model.updated(trials),
+            harvest_run_id=known.harvest_run_id if whole else champion.harvest_run_id,
+        ),
+        n_unseen,
+    )
+
+
+def tasks_of(experiment_name: str, known: Known) -> list[str]:
+    """The tasks that an experiment's trials are about or, if it has none, its other runs."""
+    for frame in (known.trials, known.runs):
+        own = frame["experiment"] == experiment_name
+        if own.any():
+            return [str(task) for task in frame.loc[own, "task"].unique()]
+    return []
 
 
 def task_of(experiment_name: str, known: Known) -> str:
     """The task that is meant by an experiment: its only one; itself where it has no runs."""
-    tasks: list[str] = []
-    for frame in (known.trials, known.runs):
-        own = frame["experiment"] == experiment_name
-        tasks = tasks or list(dict.fromkeys(frame.loc[own, "task"]))
+    tasks = tasks_of(experiment_name, known)
     if len(tasks) > 1:
         raise NothingToLearn(
             f"The runs of {experiment_name!r} are about several tasks. Pass --task with one of "
             f"{', '.join(repr(task) for task in tasks)}."
         )
-    return str(tasks[0]) if tasks else experiment_name
+    return tasks[0] if tasks else experiment_name
 
 
-def space_of(known: Known, task: str, model: MetaModel) -> SearchSpace:
+def space_of(
+    known: Known, task: str, model: MetaModel, *, varied: Collection[str] = ()
+) -> SearchSpace:
     """What the task's own trials have varied or, if they are few, what others have.
+
+    So also where its own, many as they are, have not varied all of the params `varied`.
 
     Of the others' params only those that belong together: the ones that the task's own runs have
     logged, with any metric, or else those of the task with the most trials.
@@ -80,7 +122,9 @@ def space_of(known: Known, task: str, model: MetaModel) -> SearchSpace:
     own = trials[trials["task"] == task]
     if len(own) >= MIN_OWN_TRIALS:
         with suppress(NothingToLearn):
-            return infer(own).space
+            inferred = infer(own).space
+            if set(varied) <= set(inferred.names):
+                return inferred
     alike = runs[runs["task"] == task]
     if alike.empty:
         alike = trials[trials["task"] == trials["task"].mode()[0]]

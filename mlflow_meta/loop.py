@@ -1,4 +1,8 @@
-"""Tune: harvest, train, suggest and work in a loop, each round wiser than the one before."""
+"""Tune: harvest, learn, suggest and work in a loop, each round wiser than the one before.
+
+The first round trains a meta-model. The others update it with their runs, which takes a moment;
+unless it can't tell good from bad yet, or as many runs are new as it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,9 @@ from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.report import Report, report
 from mlflow_meta.services.suggest import Suggestions, suggest
 from mlflow_meta.services.train import Training, train
+from mlflow_meta.services.update import Update, update
 from mlflow_meta.services.work import Execution, work
-from mlflow_meta.space import SearchSpace
+from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.store import MlflowStore
 from mlflow_meta.trials import At, Direction
 
@@ -26,14 +31,19 @@ class Round:
     """One turn of the loop.
 
     Attributes:
-        training: The meta-model that was trained on all runs so far.
+        learned: The meta-model that was trained on all runs so far, or updated with the new ones.
         suggestions: What it suggested.
         executions: What was trained of it.
     """
 
-    training: Training
+    learned: Training | Update
     suggestions: Suggestions
     executions: Sequence[Execution]
+
+    @property
+    def updated_from(self) -> str | None:
+        """The version that was updated; None where the meta-model was trained."""
+        return self.learned.updated_from if isinstance(self.learned, Update) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +72,12 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     tasks_by: str = DEFAULT_TASKS,
     learn_from: Sequence[str] = (),
     space: SearchSpace | None = None,
+    where: Sequence[str] = (),
     output: IO[str] | int | None = None,
     rng: np.random.Generator | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
-    """Harvest, train, suggest and work, `rounds` times; then harvest once more.
+    """Harvest, train or update, suggest and work, `rounds` times; then harvest once more.
 
     Args:
         store: Where the runs are.
@@ -81,34 +92,47 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         tasks_by: What makes runs comparable, as `MetaDataset.with_tasks` takes it.
         learn_from: Names of the experiments to learn from beside it; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
+        where: Conditions that narrow the space, as `space.narrowed` takes them.
         output: Where the program's standard output goes, a file or its number; None for ours.
         rng: Equal generators and results give equal suggestions; None for a fresh one.
         progress: Called with what is being done.
 
     Raises:
-        MetaError: As the four services do.
+        MetaError: As the services do.
         ValueError: If `rounds < 1`.
     """
     if rounds < 1:
         raise ValueError(f"`rounds >= 1` must hold, but got {rounds}.")
+    if space is not None:
+        narrowed(space, where)  # so that a wrong condition shows before anything is done
     rng = rng or np.random.default_rng()
     sources = [*learn_from, experiment_name] if learn_from else ()
     curves = _names(metric) if at == "best" else ()
     done: list[Round] = []
+    training: Training | None = None
+    n_since = 0  # runs that ended since it was trained
     for turn in range(1, rounds + 1):
         progress(f"round {turn} of {rounds}: harvesting")
         harvest(store, sources, curves=curves)
-        training = train(
-            store,
-            metric=metric,
-            direction=direction,
-            at=at,
-            tasks_by=tasks_by,
-            progress=progress,
-        )
-        name = training.objective.metric
+        learned: Training | Update
+        if training is None or not training.has_signal or n_since >= training.n_trials:
+            learned = training = train(
+                store,
+                metric=metric,
+                direction=direction,
+                at=at,
+                tasks_by=tasks_by,
+                progress=progress,
+            )
+            n_since = 0
+        else:
+            progress(f"round {turn} of {rounds}: updating the meta-model")
+            learned = update(store, experiment_name, metric=training.objective.metric)
+        name = learned.objective.metric
         progress(f"round {turn} of {rounds}: searching")
-        suggestions = suggest(store, experiment_name, n=n, metric=name, space=space, rng=rng)
+        suggestions = suggest(
+            store, experiment_name, n=n, metric=name, space=space, where=where, rng=rng
+        )
         executions = work(
             store,
             experiment_name,
@@ -123,7 +147,8 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
                 f"{executions[-1].exit_code} (run {executions[-1].run_id}). Try the program by "
                 f"hand: {shlex.join(command)}"
             )
-        done.append(Round(training=training, suggestions=suggestions, executions=executions))
+        n_since += len(executions)
+        done.append(Round(learned=learned, suggestions=suggestions, executions=executions))
     progress("harvesting the results")
     harvest(store, sources, curves=curves)
     return Tuning(rounds=done, report=report(store, experiment_name, metric=name))

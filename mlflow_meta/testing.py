@@ -45,11 +45,34 @@ def check_meta_model(make: Callable[[], MetaModel]) -> None:
         np.testing.assert_array_equal(before, after, "intervals must survive save and load")
     assert (loaded.cv_rmse, loaded.cv_spearman) == (model.cv_rmse, model.cv_spearman)
 
+    _check_updates(loaded, known, new)
+
     assert model.cv_rmse < 0.9, f"beats the average (about 1), but cv_rmse is {model.cv_rmse:.2f}"
     for task, rows in new.groupby("task"):
         observed = rows["value"].to_numpy(float)
         found = spearman(observed, model.predict(rows).mean)
         assert found > 0.5, f"new trials of task {task} in their order, but spearman is {found:.2f}"
+
+
+def _check_updates(model: MetaModel, known: pd.DataFrame, new: pd.DataFrame) -> None:
+    """Of a fitted model that has learned from `known` alone."""
+    before = model.predict(new).mean
+    assert model.n_unseen(known) == 0, "what it was fitted on is nothing new"
+    same = model.updated(known).predict(new).mean
+    np.testing.assert_array_equal(before, same, "an update without news changes nothing")
+    more = pd.concat([known, new.assign(task="new")], ignore_index=True)
+    assert model.n_unseen(more) == len(new), "what it was not fitted on is new"
+    updated, anew = model.updated(more), MetaModel(model.make_regressor, lambda *_: updated.encoder)
+    anew.learn(more, _SPACE)
+    assert updated.n_unseen(more) == 0, "an update takes all in"
+    rows = new.assign(task="new")
+    np.testing.assert_array_equal(
+        updated.regressor.predict(updated.encoder.encode(rows)).mean,
+        anew.regressor.predict(anew.encoder.encode(rows)).mean,
+        "an update learns what a fit on all trials would",
+    )
+    after = model.predict(new).mean
+    np.testing.assert_array_equal(before, after, "an update leaves the model as it was")
 
 
 def _trials(n: int, *, seed: int) -> pd.DataFrame:

@@ -37,7 +37,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "int", "low": 0, "high": 9, "log": True}, "`low > 0` must hold for a log scale"),
     ({"type": "categorical"}, "`choices` must be a list, but got None"),
     ({"type": "categorical", "choices": "abc"}, "`choices` must be a list, but got 'abc'"),
-    ({"type": "categorical", "choices": ["a"]}, "At least 2 choices are needed"),
+    ({"type": "categorical", "choices": []}, "At least 1 choice is needed"),
     ({"type": "categorical", "choices": ["a", "a"]}, "Choices must differ"),
     ({"type": "categorical", "choices": [1, 1.0]}, "Choices must differ"),
     ({"type": "categorical", "choices": ["a", None]}, "texts, numbers or true/false, but got None"),

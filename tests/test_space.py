@@ -64,12 +64,12 @@ def categorical_specs(draw: st.DrawFn) -> dict[str, Any]:
     if kind == "mixed":
         values = st.one_of(texts, st.booleans(), st.integers(-9, 9), numbers)
         choices = draw(
-            st.lists(values, min_size=2, max_size=5, unique_by=lambda v: (str(v), type(v)))
+            st.lists(values, min_size=1, max_size=5, unique_by=lambda v: (str(v), type(v)))
         )
         assume(not any(same(a, b) for i, a in enumerate(choices) for b in choices[:i]))
         return {"type": "categorical", "choices": choices}
     source = positive if kind == "positive" else st.one_of(st.integers(-99, 99), numbers)
-    choices = sorted(draw(st.lists(source, min_size=2, max_size=5, unique=True)))
+    choices = sorted(draw(st.lists(source, min_size=1, max_size=5, unique=True)))
     if kind == "positive" and draw(st.booleans()):
         return {"type": "categorical", "choices": choices, "log": True}
     return {"type": "categorical", "choices": choices}

@@ -7,13 +7,8 @@ import pytest
 from scipy import optimize, stats
 
 from mlflow_meta.models.kernel import map_estimate, negative_log_likelihood
-from mlflow_meta.models.task_prior import (
-    Setting,
-    Source,
-    TaskPosterior,
-    learn_source,
-    log_evidence,
-)
+from mlflow_meta.models.source import Source, learn_source
+from mlflow_meta.models.task_prior import Setting, TaskPosterior, log_evidence
 
 D = 3
 GROUPS = np.arange(D)

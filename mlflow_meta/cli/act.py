@@ -21,12 +21,35 @@ if TYPE_CHECKING:
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
 
+def _conditions(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    if given:
+        from mlflow_meta.space.narrow import asked
+
+        try:
+            for text in given:
+                asked(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return given
+
+
+_where = click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUES",
+    callback=_conditions,
+    help="Search a part only: model=mlp, batch=32,64, lr=1e-4..1e-2 or lr=..1e-2; repeat for "
+    "several params.",
+)
+
+
 @click.command()
 @options.target
 @options.count(5)
 @options.metric
 @click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
 @options.space_file
+@_where
 @click.option(
     "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
 )
@@ -41,6 +64,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
     metric: str | None,
     task: str | None,
     space_path: Path | None,
+    where: Sequence[str],
     model_name: str | None,
     seed: int | None,
     dry_run: bool,
@@ -52,6 +76,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
     \b
     Example:
         mlflow-meta suggest -e sweep-7 -n 10
+        mlflow-meta suggest -e sweep-7 --where model=mlp --where lr=1e-4..1e-2
     Next:
         mlflow-meta work -e sweep-7 -- python train.py
     """
@@ -68,6 +93,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
             metric=metric,
             task=task,
             space=given,
+            where=where,
             model_name=model_name,
             dry_run=dry_run,
             rng=options.generator(seed),
@@ -93,8 +119,10 @@ def suggest(  # noqa: PLR0913 - one argument an option
             err=True,
         )
     if found.n_unseen:
+        click.echo(f"Updated with {found.n_unseen} newer runs before the search.", err=True)
+    if not found.has_signal:
         click.echo(
-            f"It has not learned from {found.n_unseen} newer runs: "
+            "It can't tell good from bad, so these only cover the space evenly. With more runs: "
             f"{show.train_command(found.objective, found.tasks_by)}",
             err=True,
         )
@@ -199,6 +227,7 @@ def work(
 @click.option("--learn-from", multiple=True, metavar="NAME",
               help="Experiment to learn from; repeat for several. All by default.")  # fmt: skip
 @options.space_file
+@_where
 @click.option("--seed", type=int, help="Equal seeds and results give equal suggestions.")
 @options.tracking_uri
 @options.as_json
@@ -214,6 +243,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     tasks_by: str,
     learn_from: Sequence[str],
     space_path: Path | None,
+    where: Sequence[str],
     seed: int | None,
     tracking_uri: str | None,
     as_json: bool,
@@ -221,15 +251,18 @@ def tune(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Harvest, train, suggest and work in a loop; COMMAND as for `work`.
 
+    From the second round on, the meta-model is updated rather than trained anew.
+
     \b
     Example:
         mlflow-meta tune -e sweep-7 --metric val_loss --rounds 3 -n 5 -- python train.py
+        mlflow-meta tune -e sweep-7 --where model=mlp --where lr=1e-4..1e-2 -- python train.py
     Next:
         mlflow-meta report -e sweep-7
     """
     given = read_space(space_path)
     store = open_store(tracking_uri)
-    from mlflow_meta.cli import show
+    from mlflow_meta.cli import show, show_tuning
     from mlflow_meta.loop import tune as run
 
     with working("harvesting") as say:
@@ -245,15 +278,17 @@ def tune(  # noqa: PLR0913 - one argument an option
             tasks_by=tasks_by,
             learn_from=learn_from,
             space=given,
+            where=where,
             output=options.STDERR,
             rng=options.generator(seed),
             progress=say,
         )
     if as_json:
-        emit(show.report_data(done.report))
+        emit(show_tuning.tuning_data(done))
         return
     show.report(done.report)
     click.echo(show.balance(done.report))
+    click.echo(show_tuning.versions(done), err=True)
 
 
 def _address(store: MlflowStore, view: str) -> str:

@@ -142,6 +142,7 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
         "model": found.model,
         "best_so_far": found.best_so_far,
         "n_unseen": found.n_unseen,
+        "has_signal": found.has_signal,
         "view": found.view,
         "suggestions": [
             {

@@ -2,7 +2,7 @@
 
 from mlflow_meta.models.estimator import ZooRegressor
 from mlflow_meta.models.meta_model import MIN_TRIALS, MetaModel
-from mlflow_meta.models.regressor import JointSampler, Prediction, Regressor
+from mlflow_meta.models.regressor import JointSampler, Prediction, Regressor, Updatable
 from mlflow_meta.models.zoo import ZOO
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "MetaModel",
     "Prediction",
     "Regressor",
+    "Updatable",
     "ZooRegressor",
 ]

@@ -8,7 +8,9 @@ score:  Gaussian rank of the value within its task, lower is better; see `models
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +22,14 @@ from mlflow_meta.errors import TooLittle
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse, spearman
 from mlflow_meta.models.baselines import Predictor
-from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, Vector
+from mlflow_meta.models.regressor import (
+    Groups,
+    Matrix,
+    Prediction,
+    Regressor,
+    Updatable,
+    Vector,
+)
 from mlflow_meta.models.sampling import sampled
 from mlflow_meta.models.scale import TaskScale
 from mlflow_meta.models.signal import Signal, signal
@@ -76,15 +85,44 @@ class MetaModel:
             TooLittle: As `fit` does.
         """
         check_trials(trials)
-        tasks = trials["task"].astype(str).to_numpy(dtype=object)
-        values = trials["value"].to_numpy(float)
-        by_task = trials.groupby(tasks, sort=False).indices
-        self.scales = {str(task): TaskScale.learn(values[rows]) for task, rows in by_task.items()}
+        self.scales = _scales(trials)
         self.encoder = self._learn_encoder(trials, space)
         self.calibration, self.signal = BELIEVED, Signal(p_value=0.0, z=np.inf, n=len(trials))
         self.regressor = self.make_regressor()
         X, groups = self.encoder.encode(trials), self.encoder.groups
         self.regressor.fit(X, task_scores(trials), groups=groups, seed=_SEED)
+
+    def updated(self, trials: pd.DataFrame) -> MetaModel:
+        """A model that knows `trials`, all that there are by now, with what was found kept.
+
+        Kept are the features, the calibration, and what cross-validation has told: a param or a
+        context that is new is no feature. A new task is one.
+
+        Raises:
+            TooLittle: As `fit` does.
+        """
+        check_trials(trials)
+        new = MetaModel(self.make_regressor, self._learn_encoder)
+        new.scales = _scales(trials)
+        places = [*self.encoder.tasks, *new.scales] if self.encoder.tasks else []
+        new.encoder = replace(self.encoder, tasks=tuple(dict.fromkeys(places)))
+        new.calibration, new.signal = self.calibration, self.signal
+        new.cv_rmse, new.cv_spearman = self.cv_rmse, self.cv_spearman
+        X, y, groups = new.encoder.encode(trials), task_scores(trials), new.encoder.groups
+        if isinstance(self.regressor, Updatable):
+            new.regressor = self.regressor.updated(X, y, groups=groups, seed=_SEED)
+        else:
+            new.regressor = self.make_regressor()
+            new.regressor.fit(X, y, groups=groups, seed=_SEED)
+        return new
+
+    def n_unseen(self, trials: pd.DataFrame) -> int:
+        """How many of `trials` it has not learned from, told by their task and value."""
+        n = 0
+        for task, scale in _scales(trials).items():
+            seen = self.scales[task].values.tolist() if task in self.scales else []
+            n += (Counter(scale.values.tolist()) - Counter(seen)).total()
+        return n
 
     @property
     def has_signal(self) -> bool:
@@ -184,6 +222,13 @@ def check_trials(trials: pd.DataFrame) -> None:
             f"All {len(trials)} runs are equally good within their task, so nothing tells a good "
             "configuration from a bad one. Is it the right metric?"
         )
+
+
+def _scales(trials: pd.DataFrame) -> dict[str, TaskScale]:
+    tasks = trials["task"].astype(str).to_numpy(dtype=object)
+    values = trials["value"].to_numpy(float)
+    by_task = trials.groupby(tasks, sort=False).indices
+    return {str(task): TaskScale.learn(values[rows]) for task, rows in by_task.items()}
 
 
 def task_scores(trials: pd.DataFrame) -> Vector:

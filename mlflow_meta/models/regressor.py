@@ -63,6 +63,15 @@ class Regressor(Protocol):
 
 
 @runtime_checkable
+class Updatable(Protocol):
+    """A regressor that need not learn again what has not changed."""
+
+    def updated(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> Regressor:
+        """What `fit` would make of these rows, which are all that are known by now."""
+        ...
+
+
+@runtime_checkable
 class JointSampler(Protocol):
     """A regressor that knows how the values of several rows vary together."""
 

@@ -21,26 +21,25 @@ marginal likelihood on a grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
-from mlflow_meta.models.kernel import JITTER, Hyperparameters, correlation, map_estimate
+from mlflow_meta.models.kernel import JITTER, correlation
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
+from mlflow_meta.models.source import Source, learn_source
 
-MAX_SOURCE_ROWS = 300  # of a task, drawn at random: what a source costs grows with them
-MAX_TUNED = 200  # rows on which hyperparameters are found
+Learn = Callable[[Matrix, Vector, Groups], Source]
+
 MAX_ROWS = 800  # of the target: the time grows with their cube
 MAX_WEIGHED = 120  # rows of the target on which the settings are weighed
 MIN_OWN = 20  # rows of the target from which its own length scales are tried as well
 N_SETTINGS = 6  # drawn of the grid
-_MAX_CACHED = 256
 
 _SHIFT = 4.0  # variance of a
 _TAUS = (0.5, 1.0, 2.0)
@@ -51,43 +50,6 @@ _NOISES = (0.003, 0.03, 0.1, 0.3)  # variance of an observation, where that of g
 _FACTORS = (0.5, 1.0, 2.0)  # by which g's length scales may differ from the sources'
 _FACTORS_ALONE = (0.7, 1.0, 1.5)
 _STRETCHES = np.geomspace(0.2, 2.0, 12)  # b
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The posterior mean of one task's Gaussian process.
-
-    Attributes:
-        inputs: `(n, d)` what it was learned from.
-        alpha: `(n,)` K^-1 y.
-        kernel: Its hyperparameters.
-    """
-
-    inputs: Matrix
-    alpha: Vector
-    kernel: Hyperparameters
-
-    def mean(self, X: Matrix) -> Vector:
-        """Expected scores `(m,)` at `X (m, d)`."""
-        k = correlation(X, self.inputs, self.kernel.scales)
-        return self.kernel.amplitude * (k @ self.alpha)
-
-
-def learn_source(X: Matrix, y: Vector, groups: Groups) -> Source:
-    """The source of a task with the scores `y (n,)`; kept, since every target needs it again."""
-    rows = np.random.default_rng(0).permutation(len(y))[:MAX_SOURCE_ROWS]
-    content = np.column_stack([X[rows], y[rows]])
-    return _learn_source(content.tobytes(), len(rows), tuple(groups.tolist()))
-
-
-@lru_cache(maxsize=_MAX_CACHED)
-def _learn_source(content: bytes, n: int, groups: tuple[int, ...]) -> Source:
-    table = np.frombuffer(content).reshape(n, len(groups) + 1)
-    X, y = table[:, :-1], table[:, -1]
-    kernel = map_estimate(X[:MAX_TUNED], y[:MAX_TUNED], np.array(groups))
-    K = kernel.amplitude * correlation(X, X, kernel.scales)
-    K[np.diag_indices(n)] += kernel.noise + JITTER
-    return Source(X, cho_solve((np.linalg.cholesky(K), True), y), kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +95,20 @@ class TaskPosterior:
     """The target's function, given the sources and the target's own trials."""
 
     def __init__(
-        self, sources: Sequence[Source], X: Matrix, y: Vector, groups: Groups, *, seed: int
+        self,
+        sources: Sequence[Source],
+        X: Matrix,
+        y: Vector,
+        groups: Groups,
+        *,
+        seed: int,
+        learn: Learn = learn_source,
     ) -> None:
-        """Takes trials `X (n, d)` with scores `y (n,)`; n may be 0 where there are sources."""
+        """Takes trials `X (n, d)` with scores `y (n,)`; n may be 0 where there are sources.
+
+        `learn` does what `learn_source` does, and may know it already.
+        """
+        self._learn = learn
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
         self._sources, self._X, self._y = sources, X[rows], y[rows]
@@ -240,7 +213,7 @@ class TaskPosterior:
     def _grid(self, groups: Groups) -> list[Setting]:
         own = []
         if not self._sources or len(self._y) >= MIN_OWN:
-            own = [learn_source(self._X, self._y, groups).kernel.scales]
+            own = [self._learn(self._X, self._y, groups).kernel.scales]
         if not self._sources:
             scales = [own[0] * factor for factor in _FACTORS_ALONE]
             return [Setting(0.0, *rest) for rest in product(_LAMBDAS_ALONE, _NOISES, scales)]

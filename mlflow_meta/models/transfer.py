@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from mlflow_meta.models.extra_trees import ExtraTrees
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
-from mlflow_meta.models.task_prior import MAX_ROWS, Source, TaskPosterior, learn_source
+from mlflow_meta.models.source import Sources
+from mlflow_meta.models.task_prior import MAX_ROWS, TaskPosterior
 
 MAX_SOURCES = 30  # other tasks, the largest, that a task is told from
 MIN_SOURCE_ROWS = 3
@@ -52,6 +53,14 @@ class Transfer:
         """See `Regressor.fit`."""
         self._X, self._y, self._groups, self._seed = X, y, groups, seed
         self._posteriors: dict[int, TaskPosterior | WithTrees] = {}
+        self._sources = Sources()
+
+    def updated(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> Transfer:
+        """See `Updatable.updated`."""
+        new = Transfer()
+        new.fit(X, y, groups=groups, seed=seed)
+        new._sources = Sources(self._sources.kernels)
+        return new
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
@@ -69,15 +78,22 @@ class Transfer:
 
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""
+        kept = Sources(self._sources.kernels)
+        with threadpool_limits(1):
+            for place in self._teachers()[: MAX_SOURCES + 1]:  # one more: none teaches itself
+                kept.learn(*self._rows(place))
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed)
+        np.savez_compressed(
+            buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed, **kept.save()
+        )
         return {"transfer.npz": buffer.getvalue()}
 
     def load(self, files: Mapping[str, bytes]) -> None:
         """See `Regressor.load`."""
         with np.load(io.BytesIO(files["transfer.npz"]), allow_pickle=False) as state:
             X, y, groups, seed = state["X"], state["y"], state["groups"], int(state["seed"])
-        self.fit(X, y, groups=groups, seed=seed)
+            self.fit(X, y, groups=groups, seed=seed)
+            self._sources = Sources.load(state)
 
     def _posterior(self, place: int) -> TaskPosterior | WithTrees:
         """That of the task at `place`, worked out once, when it is first asked for."""
@@ -87,28 +103,28 @@ class Transfer:
         return self._posteriors[place]
 
     def _make_posterior(self, place: int) -> TaskPosterior | WithTrees:
-        own, groups = self._X[:, 0] == place, self._groups[1:]
-        X, y = self._X[own, 1:], self._y[own]
-        sources = self._sources(place)
-        posterior = TaskPosterior(sources, X, y, groups, seed=self._seed)
+        X, y, groups = self._rows(place)
+        others = [other for other in self._teachers() if other != place][:MAX_SOURCES]
+        sources = [self._sources.learn(*self._rows(other)) for other in others]
+        learn = self._sources.learn
+        posterior = TaskPosterior(sources, X, y, groups, seed=self._seed, learn=learn)
         if len(y) <= MAX_ROWS or sources:
             return posterior
         trees = ExtraTrees()  # they hold the rows that the Gaussian process can't
         trees.fit(X, y, groups=groups, seed=self._seed)
         return WithTrees(posterior, trees, 1.0 - MAX_ROWS / len(y))
 
-    def _sources(self, place: int) -> list[Source]:
-        """Those of the other tasks, the largest first."""
+    def _rows(self, place: int) -> tuple[Matrix, Vector, Groups]:
+        """Inputs, scores and groups of the task at `place`."""
+        rows = self._X[:, 0] == place
+        return self._X[rows, 1:], self._y[rows], self._groups[1:]
+
+    def _teachers(self) -> list[int]:
+        """Places of the tasks of which a source can be learned, the largest first."""
         places, counts = np.unique(self._X[:, 0], return_counts=True)
-        largest = places[np.argsort(-counts, kind="stable")]
-        sources: list[Source] = []
-        for other in largest[largest != place]:
-            rows = self._X[:, 0] == other
-            if rows.sum() >= MIN_SOURCE_ROWS and np.ptp(self._y[rows]) > 0:
-                sources.append(learn_source(self._X[rows, 1:], self._y[rows], self._groups[1:]))
-            if len(sources) == MAX_SOURCES:
-                break
-        return sources
+        largest = places[(-counts).argsort(kind="stable")].astype(int)
+        scores = {place: self._y[self._X[:, 0] == place] for place in largest.tolist()}
+        return [p for p, y in scores.items() if len(y) >= MIN_SOURCE_ROWS and np.ptp(y) > 0]
 
 
 class OneTask:

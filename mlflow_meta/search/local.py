@@ -80,7 +80,8 @@ def step_from(
     config: Config, space: SearchSpace, step: float, rng: np.random.Generator
 ) -> dict[str, ConfigValue]:
     """A neighbour of `config`: about two parameters moved, numbers by about `step`."""
-    names = [name for name in space.names if name in config]
+    names = [name for name in space.names if name in config and space.params[name].n_values > 1]
+    names = names or list(config)
     moved = rng.random(len(names)) < 2.0 / len(names)
     moved[rng.integers(len(names))] = True
     child = dict(config)

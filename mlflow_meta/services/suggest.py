@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from mlflow_meta.explain import nearest
-from mlflow_meta.known import Known, known_to, space_of, task_of
+from mlflow_meta.known import Known, brought_up_to_date, known_to, space_of, task_of
 from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
-from mlflow_meta.space import SearchSpace
+from mlflow_meta.space import SearchSpace, narrowed
+from mlflow_meta.space.narrow import asked
 from mlflow_meta.store import MlflowStore, Registered, names, queue, registry
 from mlflow_meta.trials import Config, ConfigValue, Objective, Suggestion
 
@@ -35,8 +36,10 @@ class Suggestions:
         model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
         view: Address of a view of the MLflow UI that shows them beside the runs, from the server's
             root; empty after a dry run.
+        n_unseen: How many harvested trials the registered meta-model has not learned from; it was
+            updated with them before the search.
+        has_signal: Whether the meta-model could tell good from bad on held-out trials.
         never_logged: Params of the space that no trial has, so that nothing is known of them.
-        n_unseen: How many harvested trials of the task the meta-model has not learned from.
     """
 
     items: Sequence[Suggestion]
@@ -48,6 +51,7 @@ class Suggestions:
     model: str
     view: str
     n_unseen: int
+    has_signal: bool
     never_logged: Sequence[str]
 
 
@@ -59,6 +63,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     metric: str | None = None,
     task: str | None = None,
     space: SearchSpace | None = None,
+    where: Sequence[str] = (),
     model_name: str | None = None,
     dry_run: bool = False,
     rng: np.random.Generator | None = None,
@@ -74,6 +79,8 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         task: Which task of the experiment, where its runs have several data sets.
         space: Where to search; None for what the target's own trials have varied, or, where they
             are too few, the trials that the champion has learned from.
+        where: Conditions that narrow the space, as `space.narrowed` takes them; what is searched
+            for is then the best of this part.
         model_name: The registered model, where it is not our own choice.
         dry_run: Search, and write nothing.
         rng: Equal generators give equal suggestions; None for a fresh one.
@@ -81,6 +88,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     Raises:
         NoModel: If no meta-model has been trained.
         NothingToLearn: If the experiment does not exist, or it is not clear which task is meant.
+        BadSpace: If nothing of the space is left.
         Exhausted: If every configuration has been run or suggested.
     """
     champion = registry.champion(store, metric=metric, name=model_name)
@@ -89,8 +97,12 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     trials = known.trials
     task = task or task_of(experiment_name, known)
     if space is None:
-        space = space_of(known, task, champion.model)
+        space = space_of(known, task, champion.model, varied=[asked(c)[0] for c in where])
     tried = [*tried_on(trials, task), *(space.parse(texts) for texts in suggested)]
+    if where:
+        space = narrowed(space, where)
+        tried = [config for config in tried if space.holds(config)]
+    champion, n_unseen = brought_up_to_date(champion, known, [task])
     rng = rng or np.random.default_rng()
     configs = choose_batch(champion.model, space, trials, task=task, n=n, tried=tried, rng=rng)
     context = context_of(trials, space, task)
@@ -101,7 +113,6 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         items = [replace(i, config={known.task_param: task, **i.config}) for i in items]
     values = trials.loc[trials["task"] == task, "value"]
     best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
-    learned = champion.model.scales.get(task)
     so_far = _so_far(best, len(values))
     run_ids: list[str] = []
     batch = uuid.uuid4().hex
@@ -109,7 +120,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     for item in [] if dry_run else reversed(items):
         alike = nearest(item.config, trials, space, task=task, k=1)
         close = _nearest(alike, known, task, champion.objective)
-        note = _note(item, champion, experiment_name, task, f"{so_far}{close}")
+        note = _note(item, champion, experiment_name, task, f"{so_far}{close}", n_unseen)
         tags = {**_lineage(champion, task), names.BATCH: batch}
         if len(alike):
             tags[names.NEAREST_RUN] = str(alike["run_id"][0])
@@ -130,7 +141,8 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         model=f"{champion.name} v{champion.version}",
         view=view,
         never_logged=[n for n in space.names if f"params.{n}" not in trials],
-        n_unseen=max(len(values) - (len(learned.values) if learned else 0), 0),
+        n_unseen=n_unseen,
+        has_signal=champion.model.has_signal,
     )
 
 
@@ -200,9 +212,15 @@ def _code(text: str) -> str:
 
 
 def _note(
-    item: Suggestion, champion: Registered, experiment_name: str, task: str, so_far: str
+    item: Suggestion,
+    champion: Registered,
+    experiment_name: str,
+    task: str,
+    so_far: str,
+    n_unseen: int,
 ) -> str:
     """The run's description, which the UI shows as Markdown."""
+    updated = f", updated with {n_unseen} newer runs" if n_unseen else ""
     metric = champion.objective.metric
     params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
     return (
@@ -210,6 +228,7 @@ def _note(
         f"Expected {metric}: **{item.mean:.5g}**, with 80% probability between {item.low:.5g} and "
         f"{item.high:.5g} ({champion.objective.direction.value}). {so_far}\n\n"
         f"| param | value |\n|---|---|\n{params}\n\n"
-        f"Predicted by `{champion.name}` version {champion.version} ({champion.kind}). While it is "
-        f"scheduled, `mlflow-meta work -e '{experiment_name}' -- python train.py` trains it.\n"
+        f"Predicted by `{champion.name}` version {champion.version} ({champion.kind}){updated}. "
+        f"While it is scheduled, `mlflow-meta work -e '{experiment_name}' -- python train.py` "
+        "trains it.\n"
     )

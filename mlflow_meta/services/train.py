@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from mlflow_meta import pictures
-from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import BadSpace, NoModel
 from mlflow_meta.explain import explain
@@ -146,7 +145,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         )
         _log_candidates(store, run_id, candidates, table, objective)
         registry.log_training_data(store, run_id, trials, harvest_run_id)
-        example = _example(trials, inferred.space)
+        example = registry.example_of(trials, inferred.space)
         stays = None if best.model.has_signal else _champion_with_signal(store, name)
         version = registry.register(store, run_id, name, files, example, as_champion=stays is None)
     return Training(
@@ -227,12 +226,3 @@ def _explanation(
         "importance.png": pictures.importance(found.importance),
         "partial_dependence.png": pictures.partial_dependence(found.curves, space, objective, task),
     }
-
-
-def _example(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
-    """The best and the latest trial as rows of raw params, as a caller of the model sends them."""
-    rows = trials.loc[[trials["value"].idxmin(), trials.index[-1]]]
-    columns = {name: rows[f"params.{name}"] for name in space.names if f"params.{name}" in rows}
-    context = {column: rows[column] for column in columns_with(rows, *CONTEXT)}
-    frame = pd.DataFrame({"task": rows["task"], **columns, **context}).reset_index(drop=True)
-    return frame.astype(object).where(frame.notna(), None)

@@ -1,6 +1,7 @@
 """Search spaces: which configurations exist, written by hand or mined from history."""
 
 from mlflow_meta.space.infer import InferredSpace, infer, read_yaml
+from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.params import Categorical, Float, Integer, Param
 from mlflow_meta.space.search_space import SearchSpace
 
@@ -12,5 +13,6 @@ __all__ = [
     "Param",
     "SearchSpace",
     "infer",
+    "narrowed",
     "read_yaml",
 ]

@@ -206,7 +206,7 @@ class Categorical:
     """A parameter with listed choices. Choices that are all numbers are ordered.
 
     Attributes:
-        choices: At least two, all different; numbers in ascending order.
+        choices: At least one, all different; numbers in ascending order. One alone is fixed.
         log: Whether the scale of ordered choices is logarithmic.
         when: Conditions under which it exists; empty for always.
     """
@@ -216,8 +216,8 @@ class Categorical:
     when: When = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.choices) < 2:
-            raise ValueError(f"At least 2 choices are needed, but got {list(self.choices)!r}.")
+        if not self.choices:
+            raise ValueError("At least 1 choice is needed, but got [].")
         if not all(math.isfinite(c) for c in self.choices if is_number(c)):
             raise ValueError(f"Numbers must be finite, but got {list(self.choices)!r}.")
         if any(same(a, b) for i, a in enumerate(self.choices) for b in self.choices[:i]):
@@ -237,8 +237,13 @@ class Categorical:
         return all(is_number(choice) for choice in self.choices)
 
     def to_unit(self, values: Vector) -> Vector:
-        """Positions `(n,)` of the numbers `values (n,)`; only for ordered choices."""
+        """Positions `(n,)` of the numbers `values (n,)`; only for ordered choices.
+
+        A single choice is at 0, and whatever differs from it at -1 or 1.
+        """
         numbers = self._numbers
+        if len(numbers) == 1:
+            return np.asarray(np.sign(values - numbers[0]))
         return _to_unit(values, numbers[0], numbers[-1], self.log)
 
     def nearest(self, value: ConfigValue) -> ConfigValue | None:
@@ -269,3 +274,11 @@ class Categorical:
 
 
 Param = Float | Integer | Categorical
+
+
+def allows(param: Param, value: ConfigValue) -> bool:
+    """Whether a parameter may take a value; numbers are compared to 12 digits."""
+    near = param.nearest(value)
+    if is_number(near) and is_number(value):
+        return f"{near:.12g}" == f"{value:.12g}"
+    return near is not None and same(near, value)

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.params import Categorical, Float, Integer, Param, is_active, is_number, same
+from mlflow_meta.space.params import (
+    Categorical,
+    Float,
+    Integer,
+    Param,
+    allows,
+    is_active,
+    is_number,
+    same,
+)
 from mlflow_meta.trials import Config, ConfigValue
 
 _KINDS: dict[str, type[Float] | type[Integer] | type[Categorical]] = {
@@ -60,6 +69,10 @@ class SearchSpace:
             if name in config and is_active(param.when, kept):
                 kept[name] = config[name]
         return kept
+
+    def holds(self, config: Config) -> bool:
+        """Whether what `config` sets lies in this space; other params may be missing, or more."""
+        return all(allows(self.params[name], value) for name, value in self.active(config).items())
 
     def sample(self, n: int, rng: np.random.Generator) -> list[dict[str, ConfigValue]]:
         """`n` configurations, every parameter uniform on its own scale."""

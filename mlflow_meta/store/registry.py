@@ -19,9 +19,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
+from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import NoModel, StoreRefused
 from mlflow_meta.models import ZOO, MetaModel
+from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.mlflow_store import MlflowStore
@@ -97,6 +99,15 @@ def unpack(files: Mapping[str, bytes]) -> Packed:
         harvest_run_id=card["harvest_run_id"],
         tasks_by=card["tasks_by"],
     )
+
+
+def example_of(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
+    """The best and the latest trial as rows of raw params, as a caller of the model sends them."""
+    rows = trials.loc[[trials["value"].idxmin(), trials.index[-1]]]
+    columns = {name: rows[f"params.{name}"] for name in space.names if f"params.{name}" in rows}
+    context = {column: rows[column] for column in columns_with(rows, *CONTEXT)}
+    frame = pd.DataFrame({"task": rows["task"], **columns, **context}).reset_index(drop=True)
+    return frame.astype(object).where(frame.notna(), None)
 
 
 @translated

@@ -1,0 +1,83 @@
+"""Update: champion + what is new in the newest harvest -> the champion's next version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
+from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.trials import Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What came of an update.
+
+    Attributes:
+        run_id: The run of the new version; that of the old one if nothing was new.
+        model_name: The registered model's name.
+        version: The version that is the champion now.
+        updated_from: The version that was the champion before.
+        objective: What it predicts.
+        n_new: How many trials it has learned from that it did not know. With none, no version was
+            registered.
+    """
+
+    run_id: str
+    model_name: str
+    version: str
+    updated_from: str
+    objective: Objective
+    n_new: int
+
+
+def update(
+    store: MlflowStore,
+    experiment_name: str,
+    *,
+    metric: str | None = None,
+    model_name: str | None = None,
+) -> Update:
+    """Teach the champion the new trials of an experiment, and of the tasks that it knows already.
+
+    Nothing is compared or cross-validated again; for that, train.
+
+    Args:
+        store: Where the champion and the harvest are.
+        experiment_name: Whose tasks are learned from, also if the champion does not know them yet.
+        metric: What it predicts, as `suggest` takes it; None if there is only one meta-model.
+        model_name: The registered model, where it is not our own choice.
+
+    Raises:
+        NoModel: If no meta-model has been trained.
+        NothingToLearn: If nothing was harvested, or what was is too little by now.
+    """
+    old = registry.champion(store, metric=metric, name=model_name)
+    known = known_to(store, old)
+    new, n_new = brought_up_to_date(old, known, tasks_of(experiment_name, known))
+    run_id, version = old.run_id, old.version
+    if n_new:
+        metric = new.objective.metric
+        with store.own.run(f"update {metric}", {names.KIND: "update"}) as run_id:
+            store.own.log(
+                run_id,
+                params={
+                    "model": new.kind,
+                    "metric": metric,
+                    "updated_from": old.version,
+                    "n_new": n_new,
+                    "harvest_run_id": known.harvest_run_id,
+                },
+            )
+            trials = known.trials[known.trials["task"].isin(list(new.model.scales))]
+            registry.log_training_data(store, run_id, trials, known.harvest_run_id)
+            example = registry.example_of(trials, new.model.encoder.space)
+            version = registry.register(store, run_id, new.name, registry.pack(new), example)
+    return Update(
+        run_id=run_id,
+        model_name=new.name,
+        version=version,
+        updated_from=old.version,
+        objective=new.objective,
+        n_new=n_new,
+    )
