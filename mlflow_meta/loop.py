@@ -17,13 +17,13 @@ from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import BadCommand
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.report import Report, report
-from mlflow_meta.services.suggest import Suggestions, suggest
+from mlflow_meta.services.suggest import suggest
 from mlflow_meta.services.train import Training, train
 from mlflow_meta.services.update import Update, update
 from mlflow_meta.services.work import Execution, work
 from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.store import MlflowStore
-from mlflow_meta.trials import At, Direction
+from mlflow_meta.trials import At, Direction, Suggestions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ only module that turns one into the other, so nothing else knows how MLflow spel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, get_args
@@ -106,3 +106,37 @@ class Suggestion:
                 f"`low <= mean <= high` must hold, but suggestion {self.rank} has "
                 f"({self.low}, {self.mean}, {self.high})."
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestions:
+    """A ranked batch of configurations.
+
+    Attributes:
+        items: The suggestions, best first.
+        run_ids: The SCHEDULED runs that hold them, in the same order; empty after a dry run.
+        task: What they are for.
+        tasks_by: What makes a task, as `MetaDataset.with_tasks` takes it.
+        objective: What they are to improve.
+        best_so_far: The best value of the metric among the task's trials; nan if it has none.
+        model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`; empty where none
+            was asked.
+        view: Address of a view of the MLflow UI that shows them beside the runs, from the server's
+            root; empty after a dry run.
+        n_unseen: How many harvested trials the registered meta-model has not learned from; it was
+            updated with them before the search.
+        has_signal: Whether the meta-model could tell good from bad on held-out trials.
+        never_logged: Params of the space that no trial has, so that nothing is known of them.
+    """
+
+    items: Sequence[Suggestion]
+    run_ids: Sequence[str]
+    task: str
+    tasks_by: str
+    objective: Objective
+    best_so_far: float
+    model: str
+    view: str
+    n_unseen: int
+    has_signal: bool
+    never_logged: Sequence[str]

@@ -14,9 +14,10 @@ from mlflow import MlflowClient
 from mlflow_meta.cli import main
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.signal import signal
+from mlflow_meta.services.explore import explore
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.train import train
-from mlflow_meta.store import MlflowStore, registry
+from mlflow_meta.store import MlflowStore, queue, registry
 
 TASKS = np.array(["a"] * 15 + ["b"] * 15, dtype=object)
 
@@ -109,6 +110,45 @@ def test_too_few_runs_are_refused_with_the_same_exit_code(
     refused = run(store.uri, "train", "--metric", "loss")
     assert refused.exit_code == 3
     assert "there are 5. Train 3 more" in refused.stderr
+
+
+def test_too_few_runs_are_explored_without_a_model(
+    client: MlflowClient, store: MlflowStore
+) -> None:
+    fill(client, "few", 5, noise=0.0)
+    harvest(store, ["few"])
+    asked = ["suggest", "-e", "few", "--metric", "loss", "--explore"]
+    found = run(store.uri, *asked, "-n", "6", "--json", "--seed", "1")
+    assert found.exit_code == 0, found.stderr
+    suggested = json.loads(found.stdout)["suggestions"]
+    lr = [s["params"]["lr"] for s in suggested]
+    tried = store.read(["few"]).frame
+    assert np.ptp(lr) > 0.5 * np.ptp(tried["params.lr"])
+    loss = tried["metrics.loss"]
+    assert {s["predicted"] for s in suggested} == {pytest.approx(loss.median())}
+    for s in suggested:
+        waiting = client.get_run(s["run_id"])
+        assert waiting.info.status == "SCHEDULED"
+        assert "Exploring" in waiting.data.tags["mlflow.note.content"]
+    said = run(store.uri, *asked, "--where", "lr=..0.4", "--dry-run")
+    assert "cover the search space evenly" in said.stdout
+    assert "mlflow-meta train" not in said.stderr
+    for wrong in (["--explore", "--task", "few"], ["--direction", "minimize"]):
+        assert run(store.uri, "suggest", "-e", "few", *wrong).exit_code == 2
+
+
+def test_an_experiment_without_runs_is_explored_in_what_others_have_varied(
+    client: MlflowClient, store: MlflowStore
+) -> None:
+    fill(client, "few", 5, noise=0.0)
+    client.create_experiment("new")
+    harvest(store)
+    found = explore(store, "new", n=3, metric="loss", rng=np.random.default_rng(0))
+    assert [item.rank for item in found.items] == [1, 2, 3]
+    assert set(found.items[0].config) == {"lr", "wd"}
+    assert np.isnan(found.best_so_far)
+    waiting = queue.scheduled(store, "new")
+    assert [run.run_id for run in waiting] == found.run_ids
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,6 +52,12 @@ _where = click.option(
 @click.option(
     "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
 )
+@click.option(
+    "--explore",
+    is_flag=True,
+    help="Cover the search space evenly, where runs are too few for a meta-model.",
+)
+@options.direction
 @click.option("--seed", type=int, help="Equal seeds give equal suggestions.")
 @options.dry_run
 @options.tracking_uri
@@ -66,6 +71,8 @@ def suggest(  # noqa: PLR0913 - one argument an option
     space_path: Path | None,
     where: Sequence[str],
     model_name: str | None,
+    explore: bool,
+    direction: str | None,
     seed: int | None,
     dry_run: bool,
     tracking_uri: str | None,
@@ -77,55 +84,51 @@ def suggest(  # noqa: PLR0913 - one argument an option
     Example:
         mlflow-meta suggest -e sweep-7 -n 10
         mlflow-meta suggest -e sweep-7 --where model=mlp --where lr=1e-4..1e-2
+        mlflow-meta suggest -e sweep-8 --metric val_loss --explore
     Next:
         mlflow-meta work -e sweep-7 -- python train.py
     """
+    if explore and (task or model_name):
+        raise click.UsageError("--explore asks no meta-model: leave out --task and --model-name.")
+    if direction and not explore:
+        raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")
     given = read_space(space_path)
     store = open_store(tracking_uri)
-    from mlflow_meta.cli import show
+    from mlflow_meta.cli import show, show_tuning
+    from mlflow_meta.services.explore import explore as cover
     from mlflow_meta.services.suggest import suggest as run
 
     with working("searching"):
-        found = run(
-            store,
-            experiment_name,
-            n=n,
-            metric=metric,
-            task=task,
-            space=given,
-            where=where,
-            model_name=model_name,
-            dry_run=dry_run,
-            rng=options.generator(seed),
-        )
+        if explore:
+            found = cover(
+                store,
+                experiment_name,
+                n=n,
+                metric=metric,
+                direction=options.read_direction(direction),
+                space=given,
+                where=where,
+                dry_run=dry_run,
+                rng=options.generator(seed),
+            )
+        else:
+            found = run(
+                store,
+                experiment_name,
+                n=n,
+                metric=metric,
+                task=task,
+                space=given,
+                where=where,
+                model_name=model_name,
+                dry_run=dry_run,
+                rng=options.generator(seed),
+            )
     if as_json:
         emit(show.suggestions_data(found))
         return
     show.suggestions(found)
-    click.echo(
-        f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best so "
-        f"far: {show.number(found.best_so_far)}."
-    )
-    if math.isnan(found.best_so_far):
-        click.echo(
-            f"No run of {found.task} has {found.objective.metric} yet: the numbers are on the "
-            "scale of other tasks, and rough.",
-            err=True,
-        )
-    if found.never_logged:
-        click.echo(
-            f"Nothing is known of {', '.join(found.never_logged)}: no run has logged it, so its "
-            "values are as good as random.",
-            err=True,
-        )
-    if found.n_unseen:
-        click.echo(f"Updated with {found.n_unseen} newer runs before the search.", err=True)
-    if not found.has_signal:
-        click.echo(
-            "It can't tell good from bad, so these only cover the space evenly. With more runs: "
-            f"{show.train_command(found.objective, found.tasks_by)}",
-            err=True,
-        )
+    show_tuning.grounds(found)
     if len(found.items) < n:
         click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:

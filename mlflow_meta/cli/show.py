@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from mlflow_meta.services.explain import Reasons
     from mlflow_meta.services.harvest import Harvest
     from mlflow_meta.services.report import Report
-    from mlflow_meta.services.suggest import Suggestions
     from mlflow_meta.services.train import Training
-    from mlflow_meta.trials import Objective
+    from mlflow_meta.trials import Objective, Suggestions
 
 RIGHT = frozenset(
     [

@@ -1,13 +1,17 @@
-"""What the loop did, for people and for programs."""
+"""What suggestions rest on, and what the loop did, for people and for programs."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from mlflow_meta.cli import show
 
 if TYPE_CHECKING:
     from mlflow_meta.loop import Tuning
+    from mlflow_meta.trials import Suggestions
 
 
 def tuning_data(done: Tuning) -> dict[str, Any]:
@@ -31,3 +35,38 @@ def versions(done: Tuning) -> str:
     how = ["updated" if turn.updated_from else "trained" for turn in done.rounds]
     last = done.rounds[-1].suggestions.model
     return f"Suggested by {last} in the end; it was {', then '.join(how)}."
+
+
+def grounds(found: Suggestions) -> None:
+    """What suggestions rest on, and what is to be known about it."""
+    best = show.number(found.best_so_far)
+    if not found.model:
+        click.echo(
+            "Chosen to cover the search space evenly; predicted is what runs have got so far. "
+            f"Best so far: {best}."
+        )
+    else:
+        click.echo(
+            f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best "
+            f"so far: {best}."
+        )
+    if math.isnan(found.best_so_far):
+        click.echo(
+            f"No run of {found.task} has {found.objective.metric} yet: the numbers are on the "
+            "scale of other tasks, and rough.",
+            err=True,
+        )
+    if found.never_logged:
+        click.echo(
+            f"Nothing is known of {', '.join(found.never_logged)}: no run has logged it, so its "
+            "values are as good as random.",
+            err=True,
+        )
+    if found.n_unseen:
+        click.echo(f"Updated with {found.n_unseen} newer runs before the search.", err=True)
+    if found.model and not found.has_signal:
+        click.echo(
+            "It can't tell good from bad, so these only cover the space evenly. With more runs: "
+            f"{show.train_command(found.objective, found.tasks_by)}",
+            err=True,
+        )

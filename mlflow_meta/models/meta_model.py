@@ -214,8 +214,9 @@ def check_trials(trials: pd.DataFrame) -> None:
     if len(trials) < MIN_TRIALS:
         raise TooLittle(
             f"A meta-model needs at least {MIN_TRIALS} finished runs with the metric, but there "
-            f"are {len(trials)}. Train {MIN_TRIALS - len(trials)} more with other parameters, or "
-            "harvest more experiments."
+            f"are {len(trials)}. Train {MIN_TRIALS - len(trials)} more with other parameters, such "
+            "as `mlflow-meta suggest -e EXPERIMENT --metric METRIC --explore` schedules, or harvest "
+            "more experiments."
         )
     if (trials.groupby("task")["value"].nunique() < 2).all():
         raise TooLittle(

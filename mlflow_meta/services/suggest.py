@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,43 +16,10 @@ from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
 from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.space.narrow import asked
 from mlflow_meta.store import MlflowStore, Registered, names, queue, registry
-from mlflow_meta.trials import Config, ConfigValue, Objective, Suggestion
+from mlflow_meta.trials import Config, ConfigValue, Objective, Suggestion, Suggestions
 
 MAX_CHANGES = 6  # params in which a suggestion differs from the nearest run, in its description
 MAX_SHOWN = 120  # characters of a text from the server
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suggestions:
-    """A ranked batch of configurations.
-
-    Attributes:
-        items: The suggestions, best first.
-        run_ids: The SCHEDULED runs that hold them, in the same order; empty after a dry run.
-        task: What they are for.
-        tasks_by: What makes a task, as `MetaDataset.with_tasks` takes it.
-        objective: What they are to improve.
-        best_so_far: The best value of the metric among the task's trials; nan if it has none.
-        model: Name and version of the meta-model, such as `mlflow-meta-rmse v3`.
-        view: Address of a view of the MLflow UI that shows them beside the runs, from the server's
-            root; empty after a dry run.
-        n_unseen: How many harvested trials the registered meta-model has not learned from; it was
-            updated with them before the search.
-        has_signal: Whether the meta-model could tell good from bad on held-out trials.
-        never_logged: Params of the space that no trial has, so that nothing is known of them.
-    """
-
-    items: Sequence[Suggestion]
-    run_ids: Sequence[str]
-    task: str
-    tasks_by: str
-    objective: Objective
-    best_so_far: float
-    model: str
-    view: str
-    n_unseen: int
-    has_signal: bool
-    never_logged: Sequence[str]
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own

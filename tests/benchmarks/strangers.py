@@ -36,7 +36,8 @@ def trials_of(path: Path, folder: Path, metric: str) -> pd.DataFrame:
     """A store's trials, read from an upgraded copy; its tasks bear its name."""
     name = path.name.partition(".")[0]
     copy = folder / f"{name}.db"
-    copy.write_bytes(gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes())
+    content = path.read_bytes()
+    copy.write_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
     upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
     subprocess.run(upgrade, check=True, capture_output=True)
     dataset = MlflowStore(f"sqlite:///{copy}").read()
