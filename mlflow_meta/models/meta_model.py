@@ -215,8 +215,8 @@ def check_trials(trials: pd.DataFrame) -> None:
         raise TooLittle(
             f"A meta-model needs at least {MIN_TRIALS} finished runs with the metric, but there "
             f"are {len(trials)}. Train {MIN_TRIALS - len(trials)} more with other parameters, such "
-            "as `mlflow-meta suggest -e EXPERIMENT --metric METRIC --explore` schedules, or harvest "
-            "more experiments."
+            "as `mlflow-meta suggest -e EXPERIMENT --metric METRIC --explore` schedules, or "
+            "harvest more experiments."
         )
     if (trials.groupby("task")["value"].nunique() < 2).all():
         raise TooLittle(
