@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 
 from mlflow_meta.errors import NothingToLearn
-from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction
+from mlflow_meta.metrics import spearman
+from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction, extra_trees
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.choice import compare, score_table
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
@@ -222,6 +223,18 @@ def test_a_task_beside_which_there_is_hardly_another_is_no_reason_to_fail(name: 
 def test_a_prediction_has_one_std_for_each_mean() -> None:
     with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
         Prediction(np.zeros(2), np.zeros(3))
+
+
+def test_trees_of_many_rows_draw_rows_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra_trees, "MAX_ROWS", 60)
+    X = np.random.default_rng(0).random((5000, 3))
+    y = (X[:, 0] > 0.5) + X[:, 1] ** 2
+    trees = ExtraTrees()
+    trees.fit(X[:4000], y[:4000], groups=np.arange(3), seed=0)
+    found = trees.predict(X[4000:])
+    assert spearman(y[4000:], found.mean) > 0.9
+    assert 0 < found.std.mean() < 0.5
+    assert len(trees.save()["extra_trees.npz"]) < 400_000
 
 
 def test_the_trees_say_what_scikit_learn_says() -> None:

@@ -19,6 +19,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_TREES = 100
+MAX_ROWS = 20_000  # that one tree is grown from; each draws its own
 _MAX_ROWS_AT_ONCE = 2000  # so that `(rows, t)` stays small
 
 
@@ -29,7 +30,13 @@ class ExtraTrees:
         """See `Regressor.fit`."""
         del groups
         # A category's column has one place to split: without a bootstrap all trees would be alike.
-        forest = ExtraTreesRegressor(N_TREES, bootstrap=True, oob_score=True, random_state=seed)
+        forest = ExtraTreesRegressor(
+            N_TREES,
+            bootstrap=True,
+            max_samples=MAX_ROWS if len(X) > MAX_ROWS else None,
+            oob_score=True,
+            random_state=seed,
+        )
         trees = [member.tree_ for member in forest.fit(X, y).estimators_]
         sizes = np.array([tree.node_count for tree in trees])
         self._roots: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -47,7 +54,8 @@ class ExtraTrees:
         self._depth = max(int(tree.max_depth) for tree in trees)
         # What trees that have not seen a row are off by, beyond their disagreement.
         missed = float(np.mean((y - forest.oob_prediction_) ** 2))
-        self._noise = max(missed - float(self._walk(X).var(axis=1).mean()), 0.0)
+        some = X[:: -(-len(X) // _MAX_ROWS_AT_ONCE)]
+        self._noise = max(missed - float(self._walk(some).var(axis=1).mean()), 0.0)
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
