@@ -208,6 +208,7 @@ def test_a_model_is_compared_with_what_anyone_can_tell_without_one() -> None:
     assert table.loc["mean", "rmse"] == pytest.approx(1.0, abs=0.1)
     assert max(table.loc["linear", "rmse"], table.loc["nearest run", "rmse"]) < 0.5
     assert table.loc["nearest run", "spearman"] > 0.5
+    assert table.loc["mean"].drop("rmse").isna().all()
 
 
 def test_with_one_task_nothing_is_known_of_new_tasks() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse
 from mlflow_meta.models import ZOO
-from mlflow_meta.models.baselines import BASELINES, Predictor
+from mlflow_meta.models.baselines import BASELINES, Mean, Predictor
 from mlflow_meta.models.meta_model import (
     MAX_JUDGED,
     MetaModel,
@@ -140,9 +140,8 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
     for name, make in BASELINES.items():
         X = by_task.encode(trials)
         found = cross_predict(make, X, scores, by_task.groups, folds_within(tasks)).mean
-        ranked = spearman_by_task(tasks, scores, found)
-        rows.append(
-            {"model": name, "rmse": rmse(scores, found), "spearman": ranked}
-            | spearmans(make, by_task)
-        )
+        row = {"model": name, "rmse": rmse(scores, found)}
+        if make is not Mean:  # which puts nothing in any order
+            row |= {"spearman": spearman_by_task(tasks, scores, found), **spearmans(make, by_task)}
+        rows.append(row)
     return pd.DataFrame(rows)
