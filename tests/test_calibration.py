@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from crepes import ConformalRegressor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,21 @@ def test_intervals_cover_what_they_say_on_fresh_data(
     )
     y, mean, std = simulated(20_000, seed=2, boldness=boldness, std_is_off_by=std_is_off_by)
     assert coverage(y, *learned.interval(mean, std, level)) == pytest.approx(level, abs=0.04)
+
+
+@pytest.mark.parametrize("n", [50, 333])
+def test_intervals_are_those_of_a_library_for_conformal_prediction(n: int) -> None:
+    rng = np.random.default_rng(n)
+    std, mean = rng.uniform(0.5, 2.0, n), rng.normal(size=n)
+    observed = 0.3 + 0.5 * mean + std * rng.normal(size=n)
+    ours = Calibration.learn(observed, mean, std)
+    theirs = ConformalRegressor()
+    theirs.fit(residuals=observed - ours.mean(mean), sigmas=std)
+    new_mean, new_std = rng.normal(size=40), rng.uniform(0.5, 2.0, 40)
+    for level in LEVELS:
+        ends = theirs.predict_int(ours.mean(new_mean), sigmas=new_std, confidence=level)
+        low, high = ours.interval(new_mean, new_std, level)
+        np.testing.assert_allclose(np.stack([low, high], axis=1), ends)
 
 
 @pytest.mark.parametrize("level", LEVELS)
