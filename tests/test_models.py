@@ -16,8 +16,8 @@ from mlflow_meta.metrics import spearman
 from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction, extra_trees
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.choice import compare, score_table
+from mlflow_meta.models.cross_validation import cross_predict, folds_across, folds_within
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
-from mlflow_meta.models.meta_model import cross_predict, folds_across, folds_within
 from mlflow_meta.models.task_prior import TaskPosterior
 from mlflow_meta.models.transfer import OneTask, WithTrees
 from mlflow_meta.space import SearchSpace

@@ -220,7 +220,7 @@ def train(  # noqa: PLR0913 - one argument an option
     """
     given = read_space(space_path)
     store = open_store(tracking_uri)
-    from mlflow_meta.cli import show
+    from mlflow_meta.cli import show_training
     from mlflow_meta.services.train import train as run
 
     with working("reading the harvest") as say:
@@ -260,6 +260,6 @@ def train(  # noqa: PLR0913 - one argument an option
             }
         )
     else:
-        show.training(done)
+        show_training.training(done)
     if not done.has_signal:
         sys.exit(options.REFUSED)

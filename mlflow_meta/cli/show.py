@@ -19,12 +19,10 @@ from mlflow_meta.dataset import DEFAULT_TASKS
 MAX_REMARKS = 8  # shown; --json has them all
 
 if TYPE_CHECKING:
-    from mlflow_meta.models.signal import Signal
     from mlflow_meta.services.doctor import Examination
     from mlflow_meta.services.explain import Reasons
     from mlflow_meta.services.harvest import Harvest
     from mlflow_meta.services.report import Report
-    from mlflow_meta.services.train import Training
     from mlflow_meta.trials import Objective, Suggestions
 
 RIGHT = frozenset(
@@ -83,40 +81,6 @@ def train_command(sought: Objective, tasks_by: str) -> str:
     words += [f"--at {sought.at}"] if sought.at != "last" else []
     words += [f"--tasks-by {shlex.quote(tasks_by)}"] if tasks_by != DEFAULT_TASKS else []
     return " ".join(words)
-
-
-def training(done: Training) -> None:
-    """What came of a training."""
-    columns = ["model", "rmse (average: 1)", "spearman", "spearman, later", "spearman, new task"]
-    table(columns, [list(row) for row in done.table.itertuples(index=False)])
-    click.echo(
-        f"Learned to {done.objective.direction.value} {objective(done.objective)} from "
-        f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
-        "on held-out trials."
-    )
-    alias = "alias champion"
-    if done.champion != done.version:
-        alias = f"but version {done.champion}, which could, stays champion"
-    click.echo(f"Registered {done.model_name} version {done.version}, {alias}.")
-    for remark in done.remarks:
-        click.echo(remark, err=True)
-    if not done.has_signal:
-        click.echo(_refusal(done.signal), err=True)
-    click.echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
-
-
-def _refusal(found: Signal) -> str:
-    text = (
-        f"It can't tell good from bad: on {found.n} held-out trials it does no better than chance "
-        f"(p = {found.p_value:.2g}). Until more runs are known, its suggestions only cover the "
-        "search space evenly. "
-    )
-    if not found.n_more:
-        return text + (
-            "Nothing says that more runs like these would help: is it the right metric, and is "
-            "what decides it among the params?"
-        )
-    return text + f"About {found.n_more} more runs, chosen like that, may be enough."
 
 
 def suggestions(found: Suggestions) -> None:

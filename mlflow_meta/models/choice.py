@@ -12,17 +12,14 @@ from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES, Mean, Predictor
-from mlflow_meta.models.meta_model import (
-    MAX_JUDGED,
-    MetaModel,
-    check_trials,
+from mlflow_meta.models.cross_validation import (
     cross_predict,
     folds_across,
     folds_within,
     predict_later,
     spearman_by_task,
-    task_scores,
 )
+from mlflow_meta.models.meta_model import MAX_JUDGED, MetaModel, check_trials, task_scores
 from mlflow_meta.models.sampling import sampled
 from mlflow_meta.space import SearchSpace
 

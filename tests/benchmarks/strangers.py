@@ -23,7 +23,7 @@ from mlflow_meta import MlflowStore
 from mlflow_meta.columns import CONTEXT, columns_with, type_column
 from mlflow_meta.errors import MetaError
 from mlflow_meta.models import ZOO
-from mlflow_meta.models.meta_model import spearman_by_task
+from mlflow_meta.models.cross_validation import spearman_by_task
 from mlflow_meta.space import infer
 from mlflow_meta.trials import Direction
 
