@@ -22,8 +22,10 @@ ROWS = (
     "read over REST, 4 workers, memory in all, MB",
     "harvest by SQL, end to end, wall s",
     "harvest by SQL, end to end, memory in all, MB",
+    "second harvest over REST, 1 worker, times faster",
+    "second harvest over REST, 1 worker, same bytes as a full one",
     "second harvest over REST, 4 workers, times faster",
-    "second harvest, same bytes as a full one",
+    "second harvest over REST, 4 workers, same bytes as a full one",
 )
 
 

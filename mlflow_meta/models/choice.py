@@ -24,6 +24,7 @@ from mlflow_meta.models.sampling import sampled
 from mlflow_meta.space import SearchSpace
 
 PREFERRED = "transfer"
+MAX_CELLS = 100_000  # trials times features up to which all candidates are asked everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +113,11 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
         One row for each candidate in its order, and after them the `BASELINES`: `model`; `rmse` and
         `spearman` as `Candidate` has them; `spearman_later`, of later trials when only the earlier
         ones are known; `spearman_new_task`, of tasks that were held out whole. Correlations are nan
-        where they can't be told; the latter two also of all candidates but the first where there
-        are more than `MAX_JUDGED` trials.
+        where they can't be told; the latter two also of all candidates but the first where the
+        trials have more than `MAX_CELLS` features in all.
     """
-    first, is_whole = candidates[0], len(trials) <= MAX_JUDGED
+    first = candidates[0]
+    n_cells = len(trials) * max(len(c.model.encoder.names) for c in candidates)
     trials = some_of(trials)
     tasks, scores = trials["task"].astype(str).to_numpy(dtype=object), task_scores(trials)
     by_task = Encoder.by_task(trials, candidates[0].model.encoder.space)
@@ -131,7 +133,11 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
 
     rows: list[dict[str, object]] = [
         {"model": c.name, "rmse": c.rmse, "spearman": c.spearman}
-        | (spearmans(c.model.make_regressor, c.model.encoder) if c is first or is_whole else {})
+        | (
+            spearmans(c.model.make_regressor, c.model.encoder)
+            if c is first or n_cells <= MAX_CELLS
+            else {}
+        )
         for c in candidates
     ]
     for name, make in BASELINES.items():
