@@ -5,7 +5,7 @@ n   trials
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,8 @@ def leaks(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[Leak]:
     """
     of_task = trials["task"].astype(str)
     value = trials["value"].to_numpy(float)
+    named = columns_with(metrics, "metrics.")
+    measured = metrics[named].to_numpy(float, na_value=np.nan)
     found = []
     for column, numbers in _numbers(trials):
         rows = np.flatnonzero(np.isfinite(numbers))
@@ -73,7 +75,9 @@ def leaks(trials: pd.DataFrame, metrics: pd.DataFrame) -> list[Leak]:
             continue
         if _is_line(x, y, tasks) or any(_is_rounded(x, sign * y) for sign in (1, -1, 100, -100)):
             found.append(Leak(column, "is the metric itself in other words", True))
-        elif why := _suspicion(column, x, y, tasks, metrics.iloc[rows]):
+            continue
+        same = [named[place] for place in _equal_columns(measured, rows, x)]
+        if why := _suspicion(column, x, y, tasks, same):
             found.append(Leak(column, why, False))
     varying = [c for c in columns_with(trials, "params.") if trials[c].nunique() > 1]
     if {leak.column for leak in found if leak.is_certain} >= set(varying):
@@ -102,22 +106,24 @@ def _is_rounded(x: Vector, y: Vector) -> bool:
     return False
 
 
+def _equal_columns(measured: NDArray[np.float64], rows: NDArray[np.int64], x: Vector) -> list[int]:
+    """Which columns of `measured`, `(n, m)`, are x, `(k,)`, at these k rows."""
+    few = np.flatnonzero(np.all(measured[rows[:MIN_TRIALS]] == x[:MIN_TRIALS, None], axis=0))
+    return [int(place) for place in few if np.array_equal(measured[rows, place], x)]
+
+
 def _suspicion(
-    column: str, x: Vector, y: Vector, tasks: pd.Series, metrics: pd.DataFrame
+    column: str, x: Vector, y: Vector, tasks: pd.Series, same: Sequence[str]
 ) -> str | None:
-    """Why a column may be a consequence of the result; None if nothing speaks for it."""
-    name = column.partition(".")[2]
-    for metric in columns_with(metrics, "metrics."):
-        measured = metrics[metric].to_numpy(float, na_value=np.nan)
-        # A setting may be logged as a metric of the same name, such as the learning rate.
-        if metric != f"metrics.{name}" and np.array_equal(measured, x):
-            related = abs(_rank_correlation(measured, y, tasks))
-            if related >= _RELATED:
-                return f"is the metric {metric.removeprefix('metrics.')!r}"
-    if len(x) >= MIN_TRIALS_RANKED and len(np.unique(x)) >= MIN_VALUES_RANKED:
-        ranked = abs(_rank_correlation(x, y, tasks))
-        if ranked >= _RANKED:
-            return f"puts all runs in the order of their result (rank correlation {ranked:.4f})"
+    """Why a column, which is the metrics `same`, may be a consequence of the result, or None."""
+    ranked = abs(_rank_correlation(x, y, tasks))
+    # A setting may be logged as a metric of the same name, such as the learning rate.
+    others = [metric for metric in same if metric.partition(".")[2] != column.partition(".")[2]]
+    if others and ranked >= _RELATED:
+        return f"is the metric {others[0].removeprefix('metrics.')!r}"
+    enough = len(x) >= MIN_TRIALS_RANKED and len(np.unique(x)) >= MIN_VALUES_RANKED
+    if enough and ranked >= _RANKED:
+        return f"puts all runs in the order of their result (rank correlation {ranked:.4f})"
     return None
 
 

@@ -116,7 +116,6 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
         where they can't be told; the latter two also of all candidates but the first where the
         trials have more than `MAX_CELLS` features in all.
     """
-    first = candidates[0]
     n_cells = len(trials) * max(len(c.model.encoder.names) for c in candidates)
     trials = some_of(trials)
     tasks, scores = trials["task"].astype(str).to_numpy(dtype=object), task_scores(trials)
@@ -131,15 +130,12 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
             "spearman_new_task": spearman_by_task(tasks, scores, new),
         }
 
-    rows: list[dict[str, object]] = [
-        {"model": c.name, "rmse": c.rmse, "spearman": c.spearman}
-        | (
-            spearmans(c.model.make_regressor, c.model.encoder)
-            if c is first or n_cells <= MAX_CELLS
-            else {}
-        )
-        for c in candidates
-    ]
+    n_asked = len(candidates) if n_cells <= MAX_CELLS else 1
+    rows: list[dict[str, object]] = []
+    for place, c in enumerate(candidates):
+        rows.append({"model": c.name, "rmse": c.rmse, "spearman": c.spearman})
+        if place < n_asked:
+            rows[-1] |= spearmans(c.model.make_regressor, c.model.encoder)
     for name, make in BASELINES.items():
         X = by_task.encode(trials)
         found = cross_predict(make, X, scores, by_task.groups, folds_within(tasks)).mean
