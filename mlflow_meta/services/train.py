@@ -19,6 +19,8 @@ from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
 from mlflow_meta.trials import At, Direction, Objective
 
+_HELD_OUT_FILE = "predicted-against-actual.png"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
@@ -139,6 +141,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
             {
                 "candidates.csv": table.to_csv(index=False).encode(),
                 "candidates.png": pictures.candidates(table, list(BASELINES)),
+                _HELD_OUT_FILE: pictures.predicted_against_actual(best.model, objective),
                 names.SPACE_FILE: inferred.to_yaml().encode(),
                 **_explanation(best, trials, inferred.space, objective),
             },
@@ -186,7 +189,7 @@ def _log_candidates(
             store.own.log(child_id, params={"model": name}, metrics=_scores(table, name))
             if name in models:
                 picture = pictures.predicted_against_actual(models[name], objective)
-                store.own.log_files(child_id, {"predicted-against-actual.png": picture})
+                store.own.log_files(child_id, {_HELD_OUT_FILE: picture})
 
 
 def _champion_with_signal(store: MlflowStore, name: str) -> str | None:
