@@ -83,6 +83,7 @@ def test_another_view_of_the_result_is_suspicious() -> None:
         ("params.loss_weight", LOSS * np.exp(RNG.normal(0, 0.2, N))),
         ("params.flag", LOSS > 1),
         ("params.few", np.where(np.arange(N) < 5, LOSS, np.nan)),
+        ("params.huge", 10.0 ** RNG.uniform(0, 300, N)),
         ("params.text", np.where(LOSS > 1, "bad", "good")),
     ],
 )

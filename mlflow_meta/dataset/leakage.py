@@ -139,6 +139,7 @@ def _within(values: Vector, tasks: pd.Series) -> Vector:
 
 
 def _correlation(x: Vector, y: Vector) -> float:
-    """Of two centered vectors; 0 where one is constant."""
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm > 0 else 0.0
+    """Of two centered vectors; 0 where one is constant, or too large for its square."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.sqrt((x @ x) * (y @ y)))
+        return float(x @ y) / norm if 0 < norm < np.inf else 0.0
