@@ -113,10 +113,11 @@ def test_trials_lack_what_tells_their_value_and_a_remark_says_so() -> None:
         },
     )
     dataset = MetaDataset(frame=frame)
-    trials = dataset.trials(LOSS_OBJECTIVE)
+    trials, told = dataset.trials_and_leaks(LOSS_OBJECTIVE)
+    pd.testing.assert_frame_equal(trials, dataset.trials(LOSS_OBJECTIVE))
     assert set(trials) >= {"params.lr", "value"}
     assert not {"params.final_loss", "tags.rank"} & set(trials)
-    remarks = dataset.remarks_on(LOSS_OBJECTIVE)
+    remarks = [leak.remark for leak in told]
     assert [remark.split()[0] for remark in remarks] == ["params.final_loss", "tags.rank"]
     assert all("nothing is learned from it" in remark for remark in remarks)
 

@@ -30,7 +30,8 @@ from mlflow_meta.store import MlflowStore, postgres, rest
 from mlflow_meta.store.databases import Query, asking
 from mlflow_meta.store.lock import alone
 from mlflow_meta.store.runs import KEY, TEXTS, Runs, ordered
-from mlflow_meta.store.sql import KNOWN_SCHEMAS, read_sql
+from mlflow_meta.store.sql import read_sql
+from mlflow_meta.store.tables import KNOWN_SCHEMAS
 
 RUN_IDS = sa.select(sa.column("run_uuid")).select_from(sa.table("runs"))
 SEARCH = r"POST /api/2.0/mlflow/runs/search"

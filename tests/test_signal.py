@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import add_run
 from mlflow import MlflowClient
+from scipy.spatial.distance import cdist, pdist
 
 from mlflow_meta.cli import main
 from mlflow_meta.models.baselines import BASELINES
@@ -80,10 +81,17 @@ def test_noise_is_refused_with_its_own_exit_code_and_its_champion_only_explores(
     found = json.loads(run(store.uri, "train", "--metric", "loss", "--json").stdout)
     assert found["has_signal"] is False
     assert found["p_value"] > 0.05
-    suggested = run(store.uri, "suggest", "-e", "noise", "-n", "4", "--json")
+    suggested = run(store.uri, "suggest", "-e", "noise", "-n", "4", "--seed", "1", "--json")
     assert suggested.exit_code == 0
-    lr = [s["params"]["lr"] for s in json.loads(suggested.stdout)["suggestions"]]
-    assert np.ptp(lr) > 0.3
+    places = np.array(
+        [
+            [s["params"]["lr"], s["params"]["wd"]]
+            for s in json.loads(suggested.stdout)["suggestions"]
+        ]
+    )
+    assert pdist(places).min() > 0.1
+    tried = store.read(["noise"]).frame[["params.lr", "params.wd"]].to_numpy(float)
+    assert cdist(places, tried).min() > 0.1
 
 
 def test_a_model_without_signal_does_not_take_over_from_one_that_has_it(
@@ -121,8 +129,8 @@ def test_too_few_runs_are_explored_without_a_model(
     found = run(store.uri, *asked, "-n", "6", "--json", "--seed", "1")
     assert found.exit_code == 0, found.stderr
     suggested = json.loads(found.stdout)["suggestions"]
-    lr = [s["params"]["lr"] for s in suggested]
     tried = store.read(["few"]).frame
+    lr = [s["params"]["lr"] for s in suggested]
     assert np.ptp(lr) > 0.5 * np.ptp(tried["params.lr"])
     loss = tried["metrics.loss"]
     assert [s["predicted"] for s in suggested] == pytest.approx([loss.median()] * 6)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -98,32 +98,20 @@ def suggest(  # noqa: PLR0913 - one argument an option
     from mlflow_meta.services.explore import explore as cover
     from mlflow_meta.services.suggest import suggest as run
 
+    asked: dict[str, Any] = {
+        "n": n,
+        "metric": metric,
+        "space": given,
+        "where": where,
+        "dry_run": dry_run,
+        "rng": options.generator(seed),
+    }
     with working("searching"):
         if explore:
-            found = cover(
-                store,
-                experiment_name,
-                n=n,
-                metric=metric,
-                direction=options.read_direction(direction),
-                space=given,
-                where=where,
-                dry_run=dry_run,
-                rng=options.generator(seed),
-            )
+            side = options.read_direction(direction)
+            found = cover(store, experiment_name, direction=side, **asked)
         else:
-            found = run(
-                store,
-                experiment_name,
-                n=n,
-                metric=metric,
-                task=task,
-                space=given,
-                where=where,
-                model_name=model_name,
-                dry_run=dry_run,
-                rng=options.generator(seed),
-            )
+            found = run(store, experiment_name, task=task, model_name=model_name, **asked)
     if as_json:
         emit(show.suggestions_data(found))
         return

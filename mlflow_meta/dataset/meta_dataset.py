@@ -132,7 +132,7 @@ class MetaDataset:
 
         Returns:
             `run_id`, `experiment`, `task`, `value` (minimised) and every `params.*` and context
-            column that is set in at least one of them and does not tell the result, see `leaks`;
+            column that is set in at least one of them and does not tell the result, see `leakage`;
             rows in the order of their start. A run's value is the first finite one of the
             objective's spellings. Of its curve the best where the objective says so, and where the
             run's curve was harvested.
@@ -141,24 +141,10 @@ class MetaDataset:
             NothingToLearn: If no run has the metric; names the metrics that there are. If the best
                 of its curve is asked for, and no curve was harvested.
         """
-        trials = self._all_trials(objective)
-        told = [leak.column for leak in self._leaks(trials) if leak.is_left_out]
-        trials = trials.sort_values(["start_time", "run_id"], ignore_index=True)
-        return trials.drop(columns=["start_time", *told])
+        return self.trials_and_leaks(objective)[0]
 
-    def leaks(self, objective: Objective) -> list[Leak]:
-        """The params and tags that tell the result, or seem to.
-
-        Raises:
-            NothingToLearn: As `trials` does.
-        """
-        return self._leaks(self._all_trials(objective))
-
-    def _leaks(self, trials: pd.DataFrame) -> list[Leak]:
-        return leaks(trials, self.frame.loc[trials.index, columns_with(self.frame, "metrics.")])
-
-    def _all_trials(self, objective: Objective) -> pd.DataFrame:
-        """The trials with all their columns, and `start_time`; under the frame's index."""
+    def trials_and_leaks(self, objective: Objective) -> tuple[pd.DataFrame, list[Leak]]:
+        """What `trials` returns; and the params and tags that tell the result, or seem to."""
         values = objectives.values(self.frame, objective)
         kept = np.isfinite(values)
         rows = self.frame[kept]
@@ -166,7 +152,10 @@ class MetaDataset:
         read = [column for column in read if rows[column].notna().any()]
         trials = rows[["run_id", "experiment", "task", "start_time", *read]]
         trials.insert(3, "value", objective.direction.sign * values[kept])
-        return trials
+        found = leaks(trials, rows[columns_with(rows, "metrics.")])
+        told = [leak.column for leak in found if leak.is_left_out]
+        trials = trials.sort_values(["start_time", "run_id"], ignore_index=True)
+        return trials.drop(columns=["start_time", *told]), found
 
     def has(self, objective: Objective) -> bool:
         """Whether a run has the objective's metric, under any of its names."""
@@ -177,9 +166,8 @@ class MetaDataset:
         return objectives.has_curves(self.frame, objective)
 
     def remarks_on(self, objective: Objective) -> tuple[str, ...]:
-        """What is odd about an objective's values, and what tells them, as sentences."""
-        remarks = objectives.remarks_on(self.frame, objective)
-        return (*remarks, *(leak.remark for leak in self.leaks(objective)))
+        """What is odd about the values of an objective, as sentences."""
+        return objectives.remarks_on(self.frame, objective)
 
     def with_tasks(self, by: str) -> MetaDataset:
         """The same runs, made comparable by something else.

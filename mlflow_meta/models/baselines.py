@@ -6,24 +6,11 @@ X:      `(n, 1 + d)`, as `features.Encoder.by_task` makes it: the task's place, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 from sklearn.neighbors import KNeighborsRegressor
 
-from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
-
-
-class Predictor(Protocol):
-    """What can be cross-validated; a `Regressor` without its files."""
-
-    def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
-        """See `Regressor.fit`."""
-        ...
-
-    def predict(self, X: Matrix) -> Prediction:
-        """See `Regressor.predict`."""
-        ...
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Predictor, Vector
 
 
 class Mean:

@@ -11,7 +11,7 @@ import pandas as pd
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse
 from mlflow_meta.models import ZOO
-from mlflow_meta.models.baselines import BASELINES, Mean, Predictor
+from mlflow_meta.models.baselines import BASELINES, Mean
 from mlflow_meta.models.cross_validation import (
     cross_predict,
     folds_across,
@@ -20,6 +20,7 @@ from mlflow_meta.models.cross_validation import (
     spearman_by_task,
 )
 from mlflow_meta.models.meta_model import MAX_JUDGED, MetaModel, check_trials, task_scores
+from mlflow_meta.models.regressor import Predictor
 from mlflow_meta.models.sampling import sampled
 from mlflow_meta.space import SearchSpace
 
@@ -136,8 +137,8 @@ def score_table(candidates: Sequence[Candidate], trials: pd.DataFrame) -> pd.Dat
         rows.append({"model": c.name, "rmse": c.rmse, "spearman": c.spearman})
         if place < n_asked:
             rows[-1] |= spearmans(c.model.make_regressor, c.model.encoder)
+    X = by_task.encode(trials)
     for name, make in BASELINES.items():
-        X = by_task.encode(trials)
         found = cross_predict(make, X, scores, by_task.groups, folds_within(tasks)).mean
         row = {"model": name, "rmse": rmse(scores, found)}
         if make is not Mean:  # which puts nothing in any order

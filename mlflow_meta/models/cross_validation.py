@@ -10,8 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlflow_meta.metrics import spearman
-from mlflow_meta.models.baselines import Predictor
-from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Predictor, Vector
 
 N_FOLDS = 5
 MIN_LEFT = 5  # rows without which a fold is not worth a fit

@@ -38,12 +38,8 @@ class Prediction:
             )
 
 
-class Regressor(Protocol):
-    """Learns `X (n, d)` -> `y (n,)` from few rows. Equal data and seed give equal models.
-
-    Rows do not see each other: a row's prediction is the same alone as among others. `save` and
-    `load` go through files without pickle, and predictions survive them to the last bit.
-    """
+class Predictor(Protocol):
+    """What can be fitted and asked: all that cross-validation needs."""
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """Learn; forgets whatever was learned before."""
@@ -52,6 +48,14 @@ class Regressor(Protocol):
     def predict(self, X: Matrix) -> Prediction:
         """Predict for `X (m, d)`."""
         ...
+
+
+class Regressor(Predictor, Protocol):
+    """Learns `X (n, d)` -> `y (n,)` from few rows. Equal data and seed give equal models.
+
+    Rows do not see each other: a row's prediction is the same alone as among others. `save` and
+    `load` go through files without pickle, and predictions survive them to the last bit.
+    """
 
     def save(self) -> dict[str, bytes]:
         """The fitted state, as file name -> content."""

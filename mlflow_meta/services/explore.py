@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.proposal import spread_out, tried_on
 from mlflow_meta.space import SearchSpace, infer, narrowed
-from mlflow_meta.store import MlflowStore, names, queue
+from mlflow_meta.store import MlflowStore, batches, names, queue
 from mlflow_meta.trials import Config, Direction, Objective, Suggestion, Suggestions
 
 
@@ -61,13 +60,16 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
     configs = spread_out(space, n, tried=tried, rng=rng or np.random.default_rng())
     values = objective.direction.sign * (own if len(own) else trials)["value"].to_numpy(float)
     items = [_as_usual(i, config, values) for i, config in enumerate(configs, start=1)]
-    run_ids: list[str] = []
-    tags = {names.HARVEST_RUN: harvest_run_id, names.BATCH: uuid.uuid4().hex}
-    for item in [] if dry_run else reversed(items):  # the first is to stand on top
-        note = _note(item, objective, experiment_name, len(values))
-        run_id = queue.schedule(store, experiment_name, item, objective, note=note, tags=tags)
-        run_ids.insert(0, run_id)
-    view = "" if dry_run else queue.share_view(store, experiment_name, objective, space.names)
+
+    def described(item: Suggestion) -> tuple[str, dict[str, str]]:
+        text = _note(item, objective, experiment_name, len(values))
+        return text, {names.HARVEST_RUN: harvest_run_id}
+
+    run_ids, view = (
+        ([], "")
+        if dry_run
+        else batches.schedule(store, experiment_name, items, objective, described, space.names)
+    )
     best = own["value"].min() if len(own) else np.nan
     return Suggestions(
         items=items,
@@ -100,14 +102,11 @@ def _as_usual(rank: int, config: Config, values: np.ndarray) -> Suggestion:
 
 
 def _note(item: Suggestion, objective: Objective, experiment_name: str, n_runs: int) -> str:
-    """The run's description, which the UI shows as Markdown."""
-    params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
-    return (
-        f"**Exploring: suggestion {item.rank} for {experiment_name}** by mlflow-meta.\n\n"
-        "Chosen far from all that was tried, for a meta-model to learn from. 8 of 10 of the "
+    return batches.note(
+        item,
+        experiment_name,
+        title=f"Exploring: suggestion {item.rank} for {experiment_name}",
+        said="Chosen far from all that was tried, for a meta-model to learn from. 8 of 10 of the "
         f"{n_runs} runs before got a {objective.metric} between {item.low:.5g} and "
-        f"{item.high:.5g} ({objective.direction.value}).\n\n"
-        f"| param | value |\n|---|---|\n{params}\n\n"
-        f"While it is scheduled, `mlflow-meta work -e '{experiment_name}' -- python train.py` "
-        "trains it.\n"
+        f"{item.high:.5g} ({objective.direction.value}).",
     )

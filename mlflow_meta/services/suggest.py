@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
 from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.space.narrow import asked
-from mlflow_meta.store import MlflowStore, Registered, names, queue, registry
+from mlflow_meta.store import MlflowStore, Registered, batches, names, queue, registry
 from mlflow_meta.trials import Config, ConfigValue, Objective, Suggestion, Suggestions
 
 MAX_CHANGES = 6  # params in which a suggestion differs from the nearest run, in its description
@@ -81,22 +80,20 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     values = trials.loc[trials["task"] == task, "value"]
     best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
     so_far = _so_far(best, len(values))
-    run_ids: list[str] = []
-    batch = uuid.uuid4().hex
-    # The UI shows the newest run first: written last to first, the best one is on top.
-    for item in [] if dry_run else reversed(items):
+
+    def described(item: Suggestion) -> tuple[str, dict[str, str]]:
         alike = nearest(item.config, trials, space, task=task, k=1)
         close = _nearest(alike, known, task, champion.objective)
-        note = _note(item, champion, experiment_name, task, f"{so_far}{close}", n_unseen)
-        tags = {**_lineage(champion, task), names.BATCH: batch}
-        if len(alike):
-            tags[names.NEAREST_RUN] = str(alike["run_id"][0])
-        run_id = queue.schedule(
-            store, experiment_name, item, champion.objective, note=note, tags=tags
+        near = {names.NEAREST_RUN: str(alike["run_id"][0])} if len(alike) else {}
+        text = _note(item, champion, experiment_name, task, f"{so_far}{close}", n_unseen)
+        return text, {**_lineage(champion, task), **near}
+
+    run_ids, view = (
+        ([], "")
+        if dry_run
+        else batches.schedule(
+            store, experiment_name, items, champion.objective, described, space.names
         )
-        run_ids.insert(0, run_id)
-    view = (
-        "" if dry_run else queue.share_view(store, experiment_name, champion.objective, space.names)
     )
     return Suggestions(
         items=items,
@@ -189,13 +186,12 @@ def _note(
     """The run's description, which the UI shows as Markdown."""
     updated = f", updated with {n_unseen} newer runs" if n_unseen else ""
     metric = champion.objective.metric
-    params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
-    return (
-        f"**Suggestion {item.rank} for {task}** by mlflow-meta.\n\n"
-        f"Expected {metric}: **{item.mean:.5g}**, with 80% probability between {item.low:.5g} and "
-        f"{item.high:.5g} ({champion.objective.direction.value}). {so_far}\n\n"
-        f"| param | value |\n|---|---|\n{params}\n\n"
-        f"Predicted by `{champion.name}` version {champion.version} ({champion.kind}){updated}. "
-        f"While it is scheduled, `mlflow-meta work -e '{experiment_name}' -- python train.py` "
-        "trains it.\n"
+    return batches.note(
+        item,
+        experiment_name,
+        title=f"Suggestion {item.rank} for {task}",
+        said=f"Expected {metric}: **{item.mean:.5g}**, with 80% probability between "
+        f"{item.low:.5g} and {item.high:.5g} ({champion.objective.direction.value}). {so_far}",
+        origin=f"Predicted by `{champion.name}` version {champion.version} ({champion.kind})"
+        f"{updated}.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from mlflow_meta import pictures
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.dataset.leakage import Leak
 from mlflow_meta.errors import BadSpace, NoModel
 from mlflow_meta.explain import explain
 from mlflow_meta.models.baselines import BASELINES
@@ -96,17 +97,10 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     harvested = dataset.only(experiment_names)
     dataset = harvested.with_tasks(tasks_by)
     objective = dataset.objective(metric, direction, at=at)
-    trials = dataset.trials(objective)
-    told = {
-        leak.column.removeprefix("params."): leak.why
-        for leak in dataset.leaks(objective)
-        if leak.is_left_out
-    }
-    _check_chosen(space, told)
-    inferred = InferredSpace(space, told) if space else infer(trials)
+    trials, leaks = dataset.trials_and_leaks(objective)
+    inferred = _space(space, trials, leaks)
     candidates = compare(trials, inferred.space, progress=progress)
     best = candidates[0]
-    encoder = best.model.encoder
     packed = registry.Packed(
         model=best.model,
         kind=best.name,
@@ -114,34 +108,15 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         harvest_run_id=harvest_run_id,
         tasks_by=tasks_by,
     )
-    files = registry.pack(packed)
-    name = model_name or registry.model_name(objective.metric)
     progress("asking them about later runs and new tasks")
     table = score_table(candidates, trials)
+    name = model_name or registry.model_name(objective.metric)
     progress(f"registering {name}")
     with store.own.run(f"train {objective.metric}", {names.KIND: "train"}) as run_id:
-        store.own.log(
-            run_id,
-            params={
-                "model": best.name,
-                "metric": objective.metric,
-                "direction": objective.direction.value,
-                **({"aliases": ",".join(objective.aliases)} if objective.aliases else {}),
-                "at": objective.at,
-                "tasks_by": tasks_by,
-                "n_trials": len(trials),
-                "n_tasks": trials["task"].nunique(),
-                "n_features": len(encoder.names),
-                "harvest_run_id": harvest_run_id,
-            },
-            metrics={**_scores(table, best.name), "p_value": best.model.signal.p_value},
-        )
+        _log_choice(store, run_id, packed, table, trials)
         store.own.log_files(
             run_id,
             {
-                "candidates.csv": table.to_csv(index=False).encode(),
-                "candidates.png": pictures.candidates(table, list(BASELINES)),
-                _HELD_OUT_FILE: pictures.predicted_against_actual(best.model, objective),
                 names.SPACE_FILE: inferred.to_yaml().encode(),
                 **_explanation(best, trials, inferred.space, objective),
             },
@@ -150,21 +125,77 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         registry.log_training_data(store, run_id, trials, harvest_run_id)
         example = registry.example_of(trials, inferred.space)
         stays = None if best.model.has_signal else _champion_with_signal(store, name)
-        version = registry.register(store, run_id, name, files, example, as_champion=stays is None)
+        version = registry.register(
+            store, run_id, name, registry.pack(packed), example, as_champion=stays is None
+        )
     return Training(
         run_id=run_id,
         model_name=name,
         version=version,
+        champion=stays or version,
         objective=objective,
         table=table,
         n_trials=len(trials),
         n_tasks=trials["task"].nunique(),
-        n_features=len(encoder.names),
-        left_out={**told, **inferred.left_out, **encoder.left_out},
-        champion=stays or version,
-        signal=best.model.signal,
+        n_features=len(best.model.encoder.names),
+        left_out={**inferred.left_out, **best.model.encoder.left_out},
         has_signal=best.model.has_signal,
-        remarks=(*dataset.remarks[len(harvested.remarks) :], *dataset.remarks_on(objective)),
+        signal=best.model.signal,
+        remarks=(
+            *dataset.remarks[len(harvested.remarks) :],
+            *dataset.remarks_on(objective),
+            *(leak.remark for leak in leaks),
+        ),
+    )
+
+
+def _space(given: SearchSpace | None, trials: pd.DataFrame, leaks: Sequence[Leak]) -> InferredSpace:
+    """The search space, and why what is not in it is left out."""
+    told = {leak.column.removeprefix("params."): leak.why for leak in leaks if leak.is_left_out}
+    if given is None:
+        inferred = infer(trials)
+        return InferredSpace(inferred.space, {**told, **inferred.left_out})
+    for name in given.names:
+        if why := told.get(name):
+            raise BadSpace(
+                f"The search space has the param {name!r}, which {why}: what is known only after a "
+                "training can't be chosen. Delete it from the file."
+            )
+    return InferredSpace(given, told)
+
+
+def _log_choice(
+    store: MlflowStore,
+    run_id: str,
+    packed: registry.Packed,
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+) -> None:
+    """What was chosen, and against what."""
+    objective = packed.objective
+    store.own.log(
+        run_id,
+        params={
+            "model": packed.kind,
+            "metric": objective.metric,
+            "direction": objective.direction.value,
+            **({"aliases": ",".join(objective.aliases)} if objective.aliases else {}),
+            "at": objective.at,
+            "tasks_by": packed.tasks_by,
+            "n_trials": len(trials),
+            "n_tasks": trials["task"].nunique(),
+            "n_features": len(packed.model.encoder.names),
+            "harvest_run_id": packed.harvest_run_id,
+        },
+        metrics={**_scores(table, packed.kind), "p_value": packed.model.signal.p_value},
+    )
+    store.own.log_files(
+        run_id,
+        {
+            "candidates.csv": table.to_csv(index=False).encode(),
+            "candidates.png": pictures.candidates(table, list(BASELINES)),
+            _HELD_OUT_FILE: pictures.predicted_against_actual(packed.model, objective),
+        },
     )
 
 
@@ -199,16 +230,6 @@ def _champion_with_signal(store: MlflowStore, name: str) -> str | None:
     except NoModel:
         return None
     return champion.version if champion.model.has_signal else None
-
-
-def _check_chosen(space: SearchSpace | None, told: Mapping[str, str]) -> None:
-    """Raise if a search space that people have written has a param that tells the result."""
-    for name in space.names if space else ():
-        if why := told.get(name):
-            raise BadSpace(
-                f"The search space has the param {name!r}, which {why}: what is known only after a "
-                "training can't be chosen. Delete it from the file."
-            )
 
 
 def _explanation(

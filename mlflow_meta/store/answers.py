@@ -19,9 +19,8 @@ from mlflow_meta.store.runs import (
     OUTPUTS,
     TEXTS,
     Runs,
-    relevant,
-    shortened,
 )
+from mlflow_meta.store.texts import relevant, shortened
 
 CONTEXT_TAG = "mlflow.data.context"
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 from mlflow_meta.store import curves
 from mlflow_meta.store.hardware import hardware_of, is_hardware
 from mlflow_meta.store.inputs import HISTORY, DatasetFacts, code_of, dataset_of, signature_of
-from mlflow_meta.store.runs import DATABRICKS_PREFIX, Runs, by_key, one_array
+from mlflow_meta.store.runs import Runs, by_key, one_array
+from mlflow_meta.store.texts import DATABRICKS_PREFIX
 
 MAX_FEATURES = 200  # columns of a data set that become columns of ours
 

@@ -27,10 +27,11 @@ from mlflow_meta.store.histories import read_curves, source
 from mlflow_meta.store.own_runs import OwnRuns
 from mlflow_meta.store.parse import to_dataset
 from mlflow_meta.store.rest import over, read_changed, read_rest
-from mlflow_meta.store.runs import Runs, joined, without_secrets
+from mlflow_meta.store.runs import Runs, joined
 from mlflow_meta.store.signatures import Signatures, ask_models
 from mlflow_meta.store.signatures import over as models_over
 from mlflow_meta.store.sql import read_sql
+from mlflow_meta.store.texts import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ from mlflow_meta.columns import type_texts
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.store import context, curves, names, quarantine
 from mlflow_meta.store.hardware import is_hardware
-from mlflow_meta.store.runs import MLFLOW_PREFIX, Runs, by_key, one_array
+from mlflow_meta.store.runs import Runs, by_key, one_array
 from mlflow_meta.store.secrets import REDACTED
+from mlflow_meta.store.texts import MLFLOW_PREFIX
 from mlflow_meta.trials import Direction, Objective
 
 MAX_PARAMS = 1000  # names of params that become columns; the most used ones

@@ -1,15 +1,18 @@
-"""Connections by ADBC that stay open from one reading to the next."""
+"""Connections by ADBC: asking them, and keeping them open from one reading to the next."""
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from threading import Lock
 
+import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import dbapi
+
+Ask = Callable[[str], Iterator[pa.RecordBatch]]
 
 
 class Pool:
@@ -50,6 +53,18 @@ class Pool:
 
 _left: list[dbapi.Connection] = []
 """Held for good, since a connection that is let go is closed."""
+
+
+def asks(connection: dbapi.Connection, options: Mapping[str, str]) -> Ask:
+    """How to ask a connection by SQL, with these options of its driver's statements."""
+
+    def ask(text: str) -> Iterator[pa.RecordBatch]:
+        with connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**options)
+            cursor.execute(text)
+            yield from cursor.fetch_record_batch()
+
+    return ask
 
 
 def close(connection: dbapi.Connection) -> None:

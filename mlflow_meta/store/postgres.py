@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import dbapi
 from adbc_driver_postgresql import dbapi as adbc
 
-from mlflow_meta.store.pool import Pool, close
+from mlflow_meta.store.pool import Ask, Pool, asks, close
 
 AT_ONCE = 3  # connections that read at the same time
-BATCH_BYTES = 2_000_000  # of one batch; bounds what is in memory beside the columns
 MAX_KEPT = 6  # connections that stay open: to open one takes as long as to read 2,000 runs
 
-Ask = Callable[[str], Iterator[pa.RecordBatch]]
+_OPTIONS = {"adbc.postgresql.batch_size_hint_bytes": "2000000"}  # bounds what is in memory
 _BEGIN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _pool = Pool(MAX_KEPT)
@@ -43,7 +41,7 @@ def asking(uri: str) -> Iterator[list[Ask]]:
     if not begun:
         raise refusals[0]
     try:
-        yield [_asks(connection) for connection in _at_one_moment(list(begun.values()))]
+        yield [asks(connection, _OPTIONS) for connection in _at_one_moment(list(begun.values()))]
     finally:
         for place, connection in begun.items():
             _put_back((uri, place), connection)
@@ -92,17 +90,6 @@ def _put_back(key: tuple[str, int], connection: dbapi.Connection) -> None:
         close(connection)
     else:
         _pool.put_back(key, connection)
-
-
-def _asks(connection: dbapi.Connection) -> Ask:
-    def ask(text: str) -> Iterator[pa.RecordBatch]:
-        with connection.cursor() as cursor:
-            size = {"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
-            cursor.adbc_statement.set_options(**size)
-            cursor.execute(text)
-            yield from cursor.fetch_record_batch()
-
-    return ask
 
 
 def _rows(connection: dbapi.Connection, text: str) -> list[tuple[object, ...]]:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from mlflow_meta.columns import is_choice
 from mlflow_meta.dataset import finite
 from mlflow_meta.store import names
-from mlflow_meta.store.runs import CUT_MARK, Runs, by_key, one_array
+from mlflow_meta.store.runs import Runs, by_key, one_array
+from mlflow_meta.store.texts import CUT_MARK
 
 ORPHAN_MS = 7 * 24 * 3600 * 1000  # a training that runs longer has most likely died unseen
 FAILED = "failed"

@@ -28,7 +28,8 @@ from requests.exceptions import RequestException
 
 from mlflow_meta.errors import StoreRefused, Unreachable
 from mlflow_meta.store.answers import as_columns, runs_in
-from mlflow_meta.store.runs import Runs, joined, without_secrets
+from mlflow_meta.store.runs import Runs, joined
+from mlflow_meta.store.texts import without_secrets
 
 PAGE = 500  # runs of one request: some 3 MB, and a second of the server's time
 LARGEST_PAGE = 50_000  # MLflow's own limit; for runs that all began in the same millisecond

@@ -10,18 +10,14 @@ the order of (key, run), and points of a curve in that of (step, time, value).
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from mlflow_meta.store import secrets
 
 KEY = pa.dictionary(pa.int32(), pa.string())
 
@@ -57,23 +53,6 @@ INPUTS = pa.schema(
 
 OUTPUTS = pa.schema([("run", pa.int32()), ("key", KEY)])  # key: the id of a run's model
 """One of each run that logged models with MLflow 3, the last by id: mostly they are checkpoints."""
-
-MLFLOW_TAGS = (
-    "mlflow.parentRunId",
-    "mlflow.log-model.history",
-    "mlflow.source.git.commit",
-    "mlflow.source.git.branch",
-    "mlflow.source.git.repoURL",
-    "mlflow.project.entryPoint",
-)
-"""The tags of MLflow's own that are read, beside those that start with `DATABRICKS_PREFIX`."""
-MLFLOW_PREFIX = "mlflow."
-DATABRICKS_PREFIX = "mlflow.databricks."
-HISTORY = "mlflow.log-model.history"
-
-MAX_CHARS = 250  # of a value that is kept as it is; a longer one is a document, not a choice
-CUT_CHARS = 6000  # MLflow cuts longer params without a word
-CUT_MARK = "cut by MLflow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,54 +175,6 @@ def joined(parts: Sequence[Runs]) -> Runs:
     return Runs(**tables).in_order()
 
 
-def shortened(params: pa.Table) -> pa.Table:
-    """Long params by their first characters and a hash: what a reader keeps of them."""
-    return _replaced(params, pc.greater(pc.utf8_length(params["value"]), MAX_CHARS), _brief)
-
-
-def relevant(tags: pa.Table) -> pa.Table:
-    """The tags that are kept: MLflow's own that we read, and those of users that are short."""
-    key = tags["key"].cast(pa.string())
-    history = pc.equal(key, HISTORY)
-    of_mlflow = pc.starts_with(key, MLFLOW_PREFIX)
-    read = pc.or_(pc.is_in(key, pa.array(MLFLOW_TAGS)), pc.starts_with(key, DATABRICKS_PREFIX))
-    short = pc.less_equal(pc.utf8_length(tags["value"]), MAX_CHARS)
-    kept = pc.or_(read, pc.and_(pc.invert(of_mlflow), short))
-    return _replaced(tags.filter(kept), history.filter(kept), _newest_model)
-
-
-def _replaced(table: pa.Table, mask: pa.ChunkedArray, change: Callable[[str], str]) -> pa.Table:
-    """`change` applied to the values where `mask` holds."""
-    if not pc.any(mask).as_py():
-        return table
-    value = table["value"].cast(pa.string()).combine_chunks()
-    chosen = mask.combine_chunks()
-    changed = pa.array([change(text) for text in value.filter(chosen).to_pylist()], pa.string())
-    return table.set_column(
-        table.column_names.index("value"), "value", pc.replace_with_mask(value, chosen, changed)
-    )
-
-
-def _newest_model(history: str) -> str:
-    """What `inputs` reads of the models that a run logged; the whole may be as long as a book."""
-    try:
-        models = json.loads(history)
-    except (ValueError, RecursionError):
-        return ""
-    known = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
-    if not known:
-        return ""
-    newest = next((model for model in reversed(known) if model.get("signature")), known[-1])
-    kept = {name: newest.get(name) for name in ("signature", "flavors", "mlflow_version")}
-    return json.dumps([kept], sort_keys=True)
-
-
-def _brief(text: str) -> str:
-    cut = f", {CUT_MARK}" if len(text) == CUT_CHARS else ""
-    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
-    return f"{text[:100]} ... [{len(text)} characters{cut}, {digest}]"
-
-
 _SCHEMAS = {
     "infos": INFOS,
     "params": TEXTS,
@@ -271,27 +202,6 @@ def by_key(table: pa.Table) -> Iterator[tuple[str, np.ndarray, pa.Array]]:
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
     for start, end in pairwise(starts):
         yield key.dictionary[int(codes[start])].as_py(), runs[start:end], values[start:end]
-
-
-def without_secrets(runs: Runs) -> Runs:
-    """The runs, in order, with the secrets among their params and tags redacted."""
-    return replace(runs, params=redacted(runs.params), tags=redacted(runs.tags))
-
-
-def redacted(texts: pa.Table) -> pa.Table:
-    """`(m,)` rows of `TEXTS`, in order, with the secrets among them redacted."""
-    hinted, start = secrets.hinted(texts["value"]), 0
-    parts, n_found = [], 0
-    for key, rows, values in by_key(texts):
-        end = start + len(rows)
-        if hinted[start:end].any() or secrets.is_telling(key):
-            values, n = secrets.redacted(key, values)
-            n_found += n
-        parts.append(values)
-        start = end
-    if not n_found:
-        return texts
-    return texts.set_column(2, TEXTS.field("value"), pa.chunked_array(parts).combine_chunks())
 
 
 def _with_runs(table: pa.Table, runs: np.ndarray) -> pa.Table:

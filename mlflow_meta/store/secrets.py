@@ -158,14 +158,10 @@ def redacted(
 
 def _suspects(key: str, values: pa.Array) -> pa.Array:
     """`(n,)`: which values need a closer look, under a name that isn't enough by itself."""
-    long = pc.greater_equal(pc.binary_length(values), SHORTEST_BYTES)
-    some = values.filter(long)
-    if not len(some):
-        return long
-    hits = pc.match_substring_regex(some, _HINT)
-    if _is_weak_name(key) or _is_aws_name(key):
-        hits = pc.or_(hits, pc.match_substring_regex(some, _RANDOM_SHAPE))
-    return pc.replace_with_mask(long, long.fill_null(False), hits)
+    hits = pa.array(hinted(values))
+    if is_telling(key):
+        hits = pc.or_kleene(hits, pc.match_substring_regex(values, _RANDOM_SHAPE))
+    return hits
 
 
 def _without_secrets(key: str, texts: pa.Array) -> pa.Array:

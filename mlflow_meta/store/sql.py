@@ -14,38 +14,27 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from mlflow_meta.errors import Unreadable
-from mlflow_meta.store import curves
+from mlflow_meta.store import curves, tables
 from mlflow_meta.store.databases import Query, Select, asking
 from mlflow_meta.store.runs import (
-    DATABRICKS_PREFIX,
     INFOS,
     INPUTS,
     KEY,
     METRICS,
-    MLFLOW_PREFIX,
-    MLFLOW_TAGS,
     OUTPUTS,
     TEXTS,
     Runs,
     one_array,
     ordered,
+)
+from mlflow_meta.store.texts import (
+    DATABRICKS_PREFIX,
+    MLFLOW_PREFIX,
+    MLFLOW_TAGS,
     redacted,
     relevant,
     shortened,
 )
-
-_REVISIONS = """
-2d6e25af4d3e acf3f17fdcc7 867495a8f9d4 5b0e9adcef9c 4465047574b1 f5a4f2784254
-0584bdc529eb 400f98739977 6953534de441 bda7b8c39065 cbc13b556ace 770bee3ae1dd
-a1b2c3d4e5f6 de4033877273 1a0cddfcaa16 534353b11cbc 71994744cf8e 3da73c924c2f
-bf29a5ff90ea 1bd49d398cd23 b7c8d9e0f1a2 5d2d30f0abce c9d4e5f6a7b8 2c33131f4dae
-d3e4f5a6b7c8 d0e1f2a3b4c5 c8d9e0f1a2b3 1b5f0d9ad7c1 e1f2a3b4c5d6 76601a5f987d
-c3d6457b6d8a a5b4c3d2e1f0 ae8bbe7743c9 7d34483879f0 da6fb0208061 89d3d66ed43f
-b7e4c1a90f23 a8b9c0d1e2f3 c1d2e3f4a5b6 c3d9e7f1a2b4 6f8d9c3b2a1e 1971f2d9a75b
-17e22815139b b7e2c1a4d9f3 75868b020152 dc11669786a5
-"""
-KNOWN_SCHEMAS = frozenset(_REVISIONS.split())
-"""Revisions of MLflow's schema, 2.9 to 3.17, whose tables of runs are as read here."""
 
 Keep = Callable[[pa.Table], pa.Table]
 CONTEXT_TAG = "mlflow.data.context"
@@ -75,32 +64,6 @@ class _Items:
 _KNOWN_OF = ("key", "digest", "schema", "profile")  # what `INPUTS` says of a data set
 _ANSWERED = (*METRICS.names, "is_nan")
 
-_RUNS = sa.table(
-    "runs",
-    *map(
-        sa.column,
-        ("run_uuid", "experiment_id", "status", "start_time", "end_time", "lifecycle_stage"),
-    ),
-)
-_PARAMS = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
-_TAGS = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
-_POINTS = ("run_uuid", "key", "value", "timestamp", "step", "is_nan")
-_LATEST = sa.table("latest_metrics", *map(sa.column, _POINTS))
-_HISTORY = sa.table("metrics", *map(sa.column, _POINTS))
-_DATASETS = sa.table(
-    "datasets",
-    *map(sa.column, ("dataset_uuid", "name", "digest", "dataset_schema", "dataset_profile")),
-)
-_INPUTS = sa.table(
-    "inputs",
-    *map(
-        sa.column, ("input_uuid", "source_type", "source_id", "destination_type", "destination_id")
-    ),
-)
-_INPUT_TAGS = sa.table("input_tags", *map(sa.column, ("input_uuid", "name", "value")))
-_SCHEMA = sa.table("alembic_version", sa.column("version_num"))
-_EXPERIMENTS = sa.table("experiments", *map(sa.column, ("experiment_id", "name")))
-
 
 def read_sql(
     uri: str,
@@ -127,10 +90,12 @@ def read_sql(
 
 
 def _check(query: Query, experiments: dict[str, str]) -> None:
-    found = {text for row in query(sa.select(_SCHEMA.c.version_num)) for text in _texts(row, 0)}
-    if not found <= KNOWN_SCHEMAS:
+    found = {
+        text for row in query(sa.select(tables.SCHEMA.c.version_num)) for text in _texts(row, 0)
+    }
+    if not found <= tables.KNOWN_SCHEMAS:
         raise Unreadable(f"its schema {', '.join(sorted(found))} is none of MLflow 2.9 to 3.17")
-    wanted = sa.select(_text(_EXPERIMENTS.c.experiment_id), _EXPERIMENTS.c.name)
+    wanted = sa.select(_text(tables.EXPERIMENTS.c.experiment_id), tables.EXPERIMENTS.c.name)
     there = {
         experiment: name
         for row in query(wanted)
@@ -150,7 +115,7 @@ def _read(
     progress: Callable[[int], None],
     patterns: Sequence[str],
 ) -> Runs:
-    query, r = queries[0], _RUNS.c
+    query, r = queries[0], tables.RUNS.c
     wanted = sa.and_(
         r.lifecycle_stage == "active", r.experiment_id.in_([int(e) for e in experiments])
     )
@@ -162,7 +127,7 @@ def _read(
     progress(len(infos))
     total = sum(
         int(count)
-        for row in query(sa.select(sa.func.count().label("n")).select_from(_RUNS))
+        for row in query(sa.select(sa.func.count().label("n")).select_from(tables.RUNS))
         for count in row.column(0).to_pylist()
     )
     # All of a table is read faster than a part of it that is looked up run by run.
@@ -192,7 +157,7 @@ def _items(
     def answer(items: _Items) -> pa.Table:
         select = items.select
         if part is not None:
-            select = select.join(_RUNS, _RUNS.c.run_uuid == items.run).where(part)
+            select = select.join(tables.RUNS, tables.RUNS.c.run_uuid == items.run).where(part)
         query = free.get()
         try:
             batches = curves.of_whole_runs(query(select)) if items.by_run else query(select)
@@ -202,30 +167,34 @@ def _items(
         table = ordered(pa.concat_tables([items.schema.empty_table(), *found]))
         return redacted(table) if items.schema == TEXTS else table
 
-    tables = {}
+    answers = {}
     with ThreadPoolExecutor(len(queries)) as pool:
         for name, table in zip(questions, pool.map(answer, questions.values()), strict=True):
-            tables[name] = table
+            answers[name] = table
             progress(len(infos))
-    return tables
+    return answers
 
 
 def _curves_of(runs: Runs, patterns: Sequence[str]) -> _Items:
     """The histories of the metrics that match, run by run."""
-    c = _HISTORY.c
+    c = tables.HISTORY.c
     keys = pc.unique(curves.wanted(runs, patterns)["key"]).cast(pa.string()).to_pylist()
-    select = _points_of(_HISTORY).where(c.key.in_(keys)).order_by(c.run_uuid)
+    select = _points_of(tables.HISTORY).where(c.key.in_(keys)).order_by(c.run_uuid)
     return _Items(METRICS, select, c.run_uuid, _as_points, _ANSWERED, by_run=True)
 
 
 def _datasets(query: Query, part: sa.ColumnElement[bool] | None) -> pa.Table:
     """The data sets of all runs or of a part of them: many runs share one long description."""
-    d = _DATASETS.c
+    d = tables.DATASETS.c
     described = (sa.func.coalesce(text, "") for text in (d.dataset_schema, d.dataset_profile))
     select = sa.select(d.dataset_uuid, d.name, d.digest, *described)
     if part is not None:
-        i = _INPUTS.c
-        used = sa.select(i.source_id).join(_RUNS, _RUNS.c.run_uuid == i.destination_id).where(part)
+        i = tables.INPUTS.c
+        used = (
+            sa.select(i.source_id)
+            .join(tables.RUNS, tables.RUNS.c.run_uuid == i.destination_id)
+            .where(part)
+        )
         select = select.where(d.dataset_uuid.in_(used))
     batches = query(select)
     schema = pa.schema([(name, pa.string()) for name in ("dataset", *_KNOWN_OF)])
@@ -284,21 +253,21 @@ def _points_of(table: sa.TableClause) -> Select:
 
 
 def _tags_of() -> Select:
-    key = _TAGS.c.key
+    key = tables.TAGS.c.key
     ours = sa.or_(
         _exact(sa.func.substr(key, 1, len(MLFLOW_PREFIX))) != _exact(sa.literal(MLFLOW_PREFIX)),
         key.in_(MLFLOW_TAGS),
         sa.func.substr(key, 1, len(DATABRICKS_PREFIX)) == DATABRICKS_PREFIX,
     )
-    return _texts_of(_TAGS).where(ours)
+    return _texts_of(tables.TAGS).where(ours)
 
 
 def _inputs_of(datasets: pa.Table) -> _Items:
-    i, tag = _INPUTS.c, _INPUT_TAGS.c
+    i, tag = tables.INPUTS.c, tables.INPUT_TAGS.c
     is_context = _exact(tag.name) == _exact(sa.literal(CONTEXT_TAG))
     select = (
         sa.select(i.destination_id, i.source_id, sa.func.coalesce(tag.value, ""))
-        .outerjoin(_INPUT_TAGS, sa.and_(tag.input_uuid == i.input_uuid, is_context))
+        .outerjoin(tables.INPUT_TAGS, sa.and_(tag.input_uuid == i.input_uuid, is_context))
         .where(i.source_type == "DATASET", i.destination_type == "RUN")
     )
     uuids = one_array(datasets["dataset"])
@@ -314,7 +283,7 @@ def _inputs_of(datasets: pa.Table) -> _Items:
 
 
 def _outputs_of() -> Select:
-    i = _INPUTS.c
+    i = tables.INPUTS.c
     return (
         sa.select(i.source_id, sa.func.max(i.destination_id).label("model_id"))
         .where(i.source_type == "RUN_OUTPUT", i.destination_type == "MODEL_OUTPUT")
@@ -323,9 +292,11 @@ def _outputs_of() -> Select:
 
 
 _QUESTIONS = {
-    "params": _Items(TEXTS, _texts_of(_PARAMS), _PARAMS.c.run_uuid, shortened),
-    "tags": _Items(TEXTS, _tags_of(), _TAGS.c.run_uuid, relevant),
-    "metrics": _Items(METRICS, _points_of(_LATEST), _LATEST.c.run_uuid, _without_nan, _ANSWERED),
-    "outputs": _Items(OUTPUTS, _outputs_of(), _INPUTS.c.source_id, _as_read),
+    "params": _Items(TEXTS, _texts_of(tables.PARAMS), tables.PARAMS.c.run_uuid, shortened),
+    "tags": _Items(TEXTS, _tags_of(), tables.TAGS.c.run_uuid, relevant),
+    "metrics": _Items(
+        METRICS, _points_of(tables.LATEST), tables.LATEST.c.run_uuid, _without_nan, _ANSWERED
+    ),
+    "outputs": _Items(OUTPUTS, _outputs_of(), tables.INPUTS.c.source_id, _as_read),
 }
 """What is asked of all runs, beside their inputs: one table of `Runs` each."""

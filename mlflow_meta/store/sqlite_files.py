@@ -9,7 +9,7 @@ library takes the lock, ADBC's reads beneath it and takes none, and its handles 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -17,13 +17,11 @@ import pyarrow as pa
 from adbc_driver_manager import dbapi
 from adbc_driver_sqlite import dbapi as adbc
 
-from mlflow_meta.store.pool import Pool
+from mlflow_meta.store.pool import Ask, Pool, asks
 
 AT_ONCE = 2  # handles that read at the same time
 WAIT_S = 30.0  # for a writer to finish
 MAX_KEPT = 16  # handles that stay open; the file that was read longest ago is closed first
-
-Ask = Callable[[str], Iterator[pa.RecordBatch]]
 
 _pool = Pool(MAX_KEPT)
 
@@ -50,7 +48,8 @@ def asking(path: Path, *, batch_rows: int) -> Iterator[list[Ask]]:
         keys = [_key(path, place) for place in range(AT_ONCE)]
         handles = [_taken(path, key) for key in keys]
         try:
-            yield [_by_adbc(handle, batch_rows) for handle in handles]
+            options = {"adbc.sqlite.query.batch_rows": str(batch_rows)}
+            yield [asks(handle, options) for handle in handles]
         finally:
             for key, handle in zip(keys, handles, strict=True):
                 _put_back(key, handle)
@@ -63,16 +62,6 @@ def _by_python(connection: sqlite3.Connection, batch_rows: int) -> Ask:
         while part := rows.fetchmany(batch_rows):
             columns = [pa.array(column) for column in zip(*part, strict=True)]
             yield pa.RecordBatch.from_arrays(columns, names)
-
-    return ask
-
-
-def _by_adbc(connection: dbapi.Connection, batch_rows: int) -> Ask:
-    def ask(text: str) -> Iterator[pa.RecordBatch]:
-        with connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(batch_rows)})
-            cursor.execute(text)
-            yield from cursor.fetch_record_batch()
 
     return ask
 
