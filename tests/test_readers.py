@@ -198,6 +198,32 @@ def test_connections_to_postgres_are_kept_and_those_that_were_lost_are_opened_an
     assert renewed[1:] == kept[1:]
 
 
+FORKING = """
+import os, sys
+import sqlalchemy as sa
+from mlflow_meta.store.databases import asking
+
+def backends():
+    with asking(sys.argv[1]) as queries:
+        batches = [b for query in queries for b in query(sa.select(sa.func.pg_backend_pid()))]
+        return [pid for batch in batches for pid in batch.column(0).to_pylist()]
+
+kept = backends()
+child = os.fork()
+if child == 0:
+    sys.exit(bool(set(backends()) & set(kept)))
+assert os.waitpid(child, 0)[1] == 0, "the child used its parent's connections"
+assert backends() == kept, "the child has closed its parent's connections"
+"""
+
+
+@pytest.mark.postgres
+def test_a_forked_process_leaves_the_connections_to_its_parent(postgres_uri: str) -> None:
+    argv = [sys.executable, "-c", FORKING, postgres_uri]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.postgres
 def test_an_answer_of_postgres_that_was_not_read_to_its_end_is_in_nobodys_way(
     postgres_uri: str,
