@@ -29,8 +29,8 @@ N_ELITES = 10  # best trials of each task from which the search also starts
 MAX_ELITES = 300  # of all tasks together
 N_RIVALS = 20  # incumbents, of lowest expected score, that a batch has to beat
 N_DRAWS = 256  # joint draws on which a batch is chosen
-N_WORTHIEST = 300  # configurations, of greatest worth, that may enter a batch
-N_OTHERS = 200  # others that may
+N_WORTHIEST = 150  # configurations, of greatest worth, that may enter a batch
+N_OTHERS = 350  # others that may
 POOL = 500  # random configurations that stand for the space where it is to be covered evenly
 
 

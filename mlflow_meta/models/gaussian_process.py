@@ -9,7 +9,13 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from threadpoolctl import threadpool_limits
 
-from mlflow_meta.models.kernel import JITTER, map_estimate, matern, square_distances
+from mlflow_meta.models.kernel import (
+    JITTER,
+    Hyperparameters,
+    covariance,
+    map_estimate,
+    polynomials,
+)
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 MAX_TUNED = 300  # rows on which the hyperparameters are found
@@ -17,7 +23,7 @@ MAX_ROWS = 1500  # rows that are learned from: the time grows with their cube
 
 
 class GaussianProcess:
-    """Exact regression with a Matern-5/2 kernel and a length scale for each group of columns."""
+    """Exact regression: a trend, and around it a Matern-5/2 kernel with scales of its own."""
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`. Of more than `MAX_ROWS` rows, a random choice is learned from."""
@@ -25,29 +31,31 @@ class GaussianProcess:
         some = rng.permutation(len(y))[:MAX_TUNED]
         with threadpool_limits(1):
             found = map_estimate(X[some], y[some], groups)
-            self._scales, self._amplitude, self._noise = found.scales, found.amplitude, found.noise
+            self._kernel, self._groups = found, groups
             rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
-            self._inputs = X[rows] / self._scales
-            K = self._amplitude * matern(square_distances(self._inputs, self._inputs))
-            K[np.diag_indices_from(K)] += self._noise + JITTER
+            self._inputs = X[rows]
+            K = covariance(self._inputs, self._inputs, found, groups)
+            K[np.diag_indices_from(K)] += found.noise + JITTER
             self._factor = np.linalg.cholesky(K)
         self._alpha = cho_solve((self._factor, True), y[rows])
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
-        k = self._amplitude * matern(square_distances(X / self._scales, self._inputs))
+        kernel = self._kernel
+        k = covariance(X, self._inputs, kernel, self._groups)
         explained = solve_triangular(self._factor, k.T, lower=True)
-        variance = self._amplitude + self._noise - np.einsum("ij,ij->j", explained, explained)
-        return Prediction(k @ self._alpha, np.sqrt(np.maximum(variance, self._noise)))
+        prior = kernel.amplitude + kernel.trend * (polynomials(X, self._groups) ** 2).sum(axis=1)
+        variance = prior + kernel.noise - np.einsum("ij,ij->j", explained, explained)
+        return Prediction(k @ self._alpha, np.sqrt(np.maximum(variance, kernel.noise)))
 
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""
         buffer = io.BytesIO()
         np.savez(
             buffer,
-            scales=self._scales,
-            amplitude=self._amplitude,
-            noise=self._noise,
+            scales=self._kernel.scales,
+            others=[self._kernel.amplitude, self._kernel.noise, self._kernel.trend],
+            groups=self._groups,
             inputs=self._inputs,
             factor=self._factor,
             alpha=self._alpha,
@@ -57,6 +65,6 @@ class GaussianProcess:
     def load(self, files: Mapping[str, bytes]) -> None:
         """See `Regressor.load`."""
         with np.load(io.BytesIO(files["gaussian_process.npz"]), allow_pickle=False) as state:
-            self._scales, self._inputs = state["scales"], state["inputs"]
-            self._amplitude, self._noise = float(state["amplitude"]), float(state["noise"])
+            self._kernel = Hyperparameters(state["scales"], *state["others"].tolist())
+            self._groups, self._inputs = state["groups"], state["inputs"]
             self._factor, self._alpha = state["factor"], state["alpha"]

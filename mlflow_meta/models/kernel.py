@@ -1,12 +1,15 @@
-"""The Matern-5/2 kernel, and the hyperparameters under which data are most plausible.
+"""A Matern-5/2 kernel with a trend, and the hyperparameters under which data are most plausible.
 
-Notation, as in Rasmussen & Williams (2006), chapters 2 and 5:
+The trend is a sum of low polynomials, one for each parameter: what a few dozen runs in a dozen
+parameters can tell, where no two of them are near each other. The Matern part has the rest.
+Notation, as in Rasmussen & Williams (2006), chapters 2 (2.7 for the trend) and 5:
 
 X:       `(n, d)` inputs
 groups:  `(d,)` which columns share a length scale: those of one number encode one parameter, such
          as a category's
 Z:       `(n, d)` inputs, each divided by its column's length scale
-K:       `(n, n)` covariance, amplitude * matern(|z - z'|^2) + noise * I
+P:       `(n, k)` the trend's polynomials at X
+K:       `(n, n)` covariance, amplitude * matern(|z - z'|^2) + trend * P P' + noise * I
 alpha:   K^-1 y
 """
 
@@ -29,7 +32,9 @@ JITTER = 1e-8
 _LENGTH = (np.log(0.5), 1.0)
 _AMPLITUDE = (0.0, 0.5)
 _NOISE = (np.log(0.1), 1.0)
+_TREND = (0.0, 2.0)
 _MAX_STEPS = 40
+_FAR = 1.5  # from the middle, in half widths of the unit cube, where the polynomials end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +43,34 @@ class Hyperparameters:
 
     Attributes:
         scales: Length scale of each column, `(d,)`; > 0.
-        amplitude: Variance of the function.
-        noise: Variance of an observation around it.
+        amplitude: Variance of the function around the trend.
+        noise: Variance of an observation around the function.
+        trend: Variance of the trend, on average over the unit cube.
     """
 
     scales: Vector
     amplitude: float
     noise: float
+    trend: float
+
+
+def polynomials(X: Matrix, groups: Groups) -> Matrix:
+    """The trend's polynomials `(n, k)` at `X (n, d)`; |P|^2 is 1 on average over the unit cube.
+
+    Legendre's of first and second degree in each column; of a category's columns the first only.
+    """
+    _, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    u, sizes = np.clip(2.0 * X - 1.0, -_FAR, _FAR), counts[group_of]
+    first = np.sqrt(3.0) * u / np.sqrt(sizes)
+    second = np.sqrt(5.0) * (1.5 * u[:, sizes == 1] ** 2 - 0.5)
+    return np.asarray(np.hstack([first, second]) / np.sqrt(2.0 * len(counts)))
+
+
+def covariance(A: Matrix, B: Matrix, hyperparameters: Hyperparameters, groups: Groups) -> Matrix:
+    """Covariance `(n, m)` of the function at `A (n, d)` and `B (m, d)`."""
+    h = hyperparameters
+    trend = h.trend * polynomials(A, groups) @ polynomials(B, groups).T
+    return np.asarray(h.amplitude * correlation(A, B, h.scales) + trend)
 
 
 def square_distances(A: Matrix, B: Matrix) -> Matrix:
@@ -68,11 +94,14 @@ def map_estimate(X: Matrix, y: Vector, groups: Groups) -> Hyperparameters:
     """The hyperparameters of greatest posterior density."""
     _, group_of = np.unique(groups, return_inverse=True)
     d = int(group_of.max()) + 1
-    means = np.concatenate([np.full(d, _LENGTH[0] + np.log(d) / 2), [_AMPLITUDE[0], _NOISE[0]]])
-    stds = np.concatenate([np.full(d, _LENGTH[1]), [_AMPLITUDE[1], _NOISE[1]]])
+    others = (_AMPLITUDE, _NOISE, _TREND)
+    means = np.array([_LENGTH[0] + np.log(d) / 2] * d + [mean for mean, _ in others])
+    stds = np.array([_LENGTH[1]] * d + [std for _, std in others])
+    P = polynomials(X, groups)
+    products = P @ P.T
 
     def loss(logs: Vector) -> tuple[float, Vector]:
-        likelihood, slope = negative_log_likelihood(logs, X, y, group_of)
+        likelihood, slope = negative_log_likelihood(logs, X, y, group_of, products)
         z = (logs - means) / stds
         return likelihood + float(0.5 * z @ z), slope + z / stds
 
@@ -81,28 +110,31 @@ def map_estimate(X: Matrix, y: Vector, groups: Groups) -> Hyperparameters:
         loss, means, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _MAX_STEPS}
     )
     best = np.exp(found.x)
-    return Hyperparameters(best[:d][group_of], float(best[d]), float(best[d + 1]))
+    amplitude, noise, trend = best[d:].tolist()
+    return Hyperparameters(best[:d][group_of], amplitude, noise, trend)
 
 
 def negative_log_likelihood(
-    logs: Vector, X: Matrix, y: Vector, group_of: NDArray[np.int64]
+    logs: Vector, X: Matrix, y: Vector, group_of: NDArray[np.int64], products: Matrix
 ) -> tuple[float, Vector]:
     """-log p(y | X) without its constant, R&W eq. (5.8), and its gradient, eq. (5.9).
 
     Args:
-        logs: Logarithms of the groups' length scales, the amplitude and the noise, `(g + 2,)`.
+        logs: Logarithms of the groups' length scales, the amplitude, the noise and the trend,
+            `(g + 3,)`.
         X: `(n, d)`.
         y: `(n,)`.
         group_of: Group of each column, `(d,)`, from 0 to `g - 1`.
+        products: P P', `(n, n)`.
     """
-    d, n = len(logs) - 2, len(y)
-    scales, amplitude, noise = np.exp(logs[:d]), np.exp(logs[d]), np.exp(logs[d + 1])
+    d, n = len(logs) - 3, len(y)
+    scales, (amplitude, noise, trend) = np.exp(logs[:d]), np.exp(logs[d:])
     Z = X / scales[group_of]
     squares = square_distances(Z, Z)
     s = np.sqrt(5.0 * squares)
     fall = np.exp(-s)
     shape = (1.0 + s + s**2 / 3.0) * fall
-    K = amplitude * shape
+    K = amplitude * shape + trend * products
     K[np.diag_indices(n)] += noise + JITTER
     try:
         factor = cho_factor(K, lower=True, overwrite_a=True, check_finite=False)
@@ -117,4 +149,5 @@ def negative_log_likelihood(
     by_scale = np.bincount(group_of, weights=by_column, minlength=d)
     by_amplitude = amplitude * (inner * shape).sum()
     by_noise = noise * np.trace(inner)
-    return float(value), np.concatenate([by_scale, [by_amplitude, by_noise]])
+    by_trend = trend * (inner * products).sum()
+    return float(value), np.concatenate([by_scale, [by_amplitude, by_noise, by_trend]])

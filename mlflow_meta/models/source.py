@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_solve
 
-from mlflow_meta.models.kernel import JITTER, Hyperparameters, correlation, map_estimate
+from mlflow_meta.models.kernel import (
+    JITTER,
+    Hyperparameters,
+    correlation,
+    covariance,
+    map_estimate,
+    polynomials,
+)
 from mlflow_meta.models.regressor import Groups, Matrix, Vector
 
 MAX_SOURCE_ROWS = 300  # of a task, drawn at random: what a source costs grows with them
@@ -28,18 +35,24 @@ class Source:
 
     Attributes:
         inputs: `(n, d)` what it was learned from.
-        alpha: `(n,)` K^-1 y.
+        groups: `(d,)`, see `models.kernel`.
         kernel: Its hyperparameters.
+        alpha: `(n,)` K^-1 y.
+        slopes: `(k,)` trend * P' alpha, by which its trend has the polynomials.
     """
 
     inputs: Matrix
-    alpha: Vector
+    groups: Groups
     kernel: Hyperparameters
+    alpha: Vector
+    slopes: Vector
 
     def mean(self, X: Matrix) -> Vector:
         """Expected scores `(m,)` at `X (m, d)`."""
         k = correlation(X, self.inputs, self.kernel.scales)
-        return self.kernel.amplitude * (k @ self.alpha)
+        return np.asarray(
+            self.kernel.amplitude * (k @ self.alpha) + polynomials(X, self.groups) @ self.slopes
+        )
 
 
 def learn_source(X: Matrix, y: Vector, groups: Groups) -> Source:
@@ -71,7 +84,8 @@ class Sources:
         key = hashlib.sha256(table.tobytes() + groups.tobytes()).hexdigest()
         if key not in self._sources:
             kernel = self._known.get(key)
-            self._sources[key] = _given(table, kernel) if kernel else learn_source(X, y, groups)
+            known = _given(table, groups, kernel) if kernel else learn_source(X, y, groups)
+            self._sources[key] = known
         return self._sources[key]
 
     def save(self) -> dict[str, Any]:
@@ -82,16 +96,19 @@ class Sources:
             "source_scales": np.array([kernel.scales for kernel in kernels]),
             "source_amplitudes": np.array([kernel.amplitude for kernel in kernels]),
             "source_noises": np.array([kernel.noise for kernel in kernels]),
+            "source_trends": np.array([kernel.trend for kernel in kernels]),
         }
 
     @classmethod
     def load(cls, arrays: Mapping[str, Any]) -> Sources:
         """Inverse of `save`."""
-        columns = [arrays[f"source_{name}"] for name in ("scales", "amplitudes", "noises")]
+        columns = [
+            arrays[f"source_{name}"] for name in ("scales", "amplitudes", "noises", "trends")
+        ]
         return cls(
             {
-                str(key): Hyperparameters(scales, float(amplitude), float(noise))
-                for key, scales, amplitude, noise in zip(
+                str(key): Hyperparameters(scales, float(amplitude), float(noise), float(trend))
+                for key, scales, amplitude, noise, trend in zip(
                     arrays["source_keys"], *columns, strict=True
                 )
             }
@@ -107,11 +124,13 @@ def _table(X: Matrix, y: Vector) -> Matrix:
 def _learn_source(content: bytes, n: int, groups: tuple[int, ...]) -> Source:
     table = np.frombuffer(content).reshape(n, len(groups) + 1)
     X, y = table[:MAX_TUNED, :-1], table[:MAX_TUNED, -1]
-    return _given(table, map_estimate(X, y, np.array(groups)))
+    columns = np.array(groups)
+    return _given(table, columns, map_estimate(X, y, columns))
 
 
-def _given(table: Matrix, kernel: Hyperparameters) -> Source:
+def _given(table: Matrix, groups: Groups, kernel: Hyperparameters) -> Source:
     X, y = table[:, :-1], table[:, -1]
-    K = kernel.amplitude * correlation(X, X, kernel.scales)
+    K = covariance(X, X, kernel, groups)
     K[np.diag_indices(len(K))] += kernel.noise + JITTER
-    return Source(X, cho_solve((np.linalg.cholesky(K), True), y), kernel)
+    alpha = cho_solve((np.linalg.cholesky(K), True), y)
+    return Source(X, groups, kernel, alpha, kernel.trend * (polynomials(X, groups).T @ alpha))

@@ -3,13 +3,15 @@
 Every other task has a Gaussian process of its own, of which only the mean is used: a source. The
 target's function f, on the sources' scale, and what was observed of it:
 
-    f(x) = m(x) + tau * d(x)' w + lambda * g(x),   w ~ N(0, I)
+    f(x) = m(x) + tau * d(x)' w + lambda * (g(x) + trend * p(x)' v),   w, v ~ N(0, I)
     b * y_i = f(x_i) + a + lambda * noise_i,   a ~ N(0, 4)
 
 m_s, m:  `(n,)` the S sources and their mean; 0 where there is none
 d:       `(S + 1, n)` (m_s - m) / sqrt(S - 1), whose products are the sources' covariance; and
          m / sqrt(S), since the mean itself is known from S tasks only
 g:       a process of covariance matern(|x - x'|)
+p:       `(k, n)` the polynomials of `models.kernel`; of two valleys that lie apart the difference
+         is a slope, which these see from one end of the space to the other
 a, b:    the target's scores are relative to its own trials, which may all be good ones
 K:       `(n, n)` prior covariance of the observations b * y
 score:   lower is better
@@ -22,7 +24,7 @@ marginal likelihood on a grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
-from mlflow_meta.models.kernel import JITTER, correlation
+from mlflow_meta.models.kernel import JITTER, Hyperparameters, correlation, polynomials
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 from mlflow_meta.models.source import Source, learn_source
 
@@ -49,7 +51,18 @@ _LAMBDAS_ALONE = (0.5, 1.0, 1.5)
 _NOISES = (0.003, 0.03, 0.1, 0.3)  # variance of an observation, where that of g is 1
 _FACTORS = (0.5, 1.0, 2.0)  # by which g's length scales may differ from the sources'
 _FACTORS_ALONE = (0.7, 1.0, 1.5)
+_TRENDS_ALONE = (0.5, 1.0, 2.0)  # by which the trend may differ from what was found most plausible
 _STRETCHES = np.geomspace(0.2, 2.0, 12)  # b
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Configurations `X (n, d)`, and the features that the model has of them: m, d and p."""
+
+    X: Matrix
+    m: Vector
+    d: Matrix
+    p: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,7 @@ class Setting:
         lambda_: Standard deviation of g.
         noise: Variance of an observation relative to that of g.
         scales: g's length scales, `(d,)`.
+        trend: Standard deviation of p(x)' v, where that of g is 1.
         stretch: b.
     """
 
@@ -68,12 +82,17 @@ class Setting:
     lambda_: float
     noise: float
     scales: Vector
+    trend: float
     stretch: float = 1.0
 
-    def covariance(self, A: Matrix, d_A: Matrix, B: Matrix, d_B: Matrix) -> Matrix:
-        """Prior covariance `(n, m)` of f + a at `A (n, d)` and `B (m, d)`."""
-        residual = self.lambda_**2 * correlation(A, B, self.scales)
-        return np.asarray(self.tau**2 * d_A.T @ d_B + residual + _SHIFT)
+    def covariance(self, A: Inputs, B: Inputs) -> Matrix:
+        """Prior covariance `(n, m)` of f + a at n and m configurations."""
+        residual = self.lambda_**2 * correlation(A.X, B.X, self.scales)
+        return np.asarray(self.directions(A).T @ self.directions(B) + residual + _SHIFT)
+
+    def directions(self, inputs: Inputs) -> Matrix:
+        """What w and v are multiplied with in f, `(S + 1 + k, n)`."""
+        return np.vstack([self.tau * inputs.d, self.lambda_ * self.trend * inputs.p])
 
     @property
     def noise_variance(self) -> float:
@@ -108,15 +127,13 @@ class TaskPosterior:
 
         `learn` does what `learn_source` does, and may know it already.
         """
-        self._learn = learn
+        self._learn, self._groups = learn, groups
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
-        self._sources, self._X, self._y = sources, X[rows], y[rows]
-        self._m, self._d = self._features(self._X)
+        self._sources, self._y = sources, y[rows]
+        self._inputs = self._features(X[rows])
         some = rng.permutation(len(rows))[:MAX_WEIGHED]
-        self._solved = [
-            self._solve(setting, weight) for setting, weight in self._weigh(some, groups)
-        ]
+        self._solved = [self._solve(setting, weight) for setting, weight in self._weigh(some)]
 
     @property
     def settings(self) -> list[tuple[Setting, float]]:
@@ -125,14 +142,15 @@ class TaskPosterior:
 
     def predict(self, X: Matrix) -> Prediction:
         """Scores at `X (m, d)` relative to the target's own; of a mixture over the settings."""
-        m, d = self._features(X)
+        inputs = self._features(X)
         means, variances = [], []
         for solved in self._solved:
             s = solved.setting
-            v = self._explained(solved, X, d)
-            prior = s.tau**2 * (d**2).sum(axis=0) + s.lambda_**2 + (_SHIFT if len(self._y) else 0)
+            v = self._explained(solved, inputs)
+            prior = (s.directions(inputs) ** 2).sum(axis=0) + s.lambda_**2
+            prior += _SHIFT if len(self._y) else 0.0
             left = np.maximum(prior - (v**2).sum(axis=0), 0.0) + s.noise_variance
-            means.append((m + solved.whitened @ v) / s.stretch)
+            means.append((inputs.m + solved.whitened @ v) / s.stretch)
             variances.append(left / s.stretch**2)
         weights = np.array([solved.weight for solved in self._solved])
         mean = weights @ np.array(means)
@@ -144,16 +162,16 @@ class TaskPosterior:
 
         Without a trial of the target each draw is around one of the sources, in turn.
         """
-        m, d = self._features(X)
         if not len(self._y):
             return self._prior_draws(X, n_draws, rng)
+        inputs = self._features(X)
         weights = [solved.weight for solved in self._solved]
         counts = np.diff(np.round(np.cumsum([0.0, *weights]) * n_draws)).astype(int)
         draws = []
         for solved, count in zip(self._solved, counts, strict=True):
-            v = self._explained(solved, X, d)
-            covariance = solved.setting.covariance(X, d, X, d) - v.T @ v
-            mean = m + solved.whitened @ v
+            v = self._explained(solved, inputs)
+            covariance = solved.setting.covariance(inputs, inputs) - v.T @ v
+            mean = inputs.m + solved.whitened @ v
             away = rng.standard_normal((count, len(X))) @ _root(covariance).T
             draws.append((mean + away) / solved.setting.stretch)
         return np.concatenate(draws)
@@ -165,38 +183,42 @@ class TaskPosterior:
         around = means[np.arange(n_draws) % len(means)]
         return np.asarray(around + rng.standard_normal((n_draws, len(X))) @ root.T)
 
-    def _features(self, X: Matrix) -> tuple[Vector, Matrix]:
-        """The features m `(n,)` and d `(S + 1, n)` at `X (n, d)`."""
+    def _features(self, X: Matrix) -> Inputs:
+        """`X (n, d)` with its features."""
+        p = polynomials(X, self._groups).T
         if not self._sources:
-            return np.zeros(len(X)), np.zeros((1, len(X)))
+            return Inputs(X, np.zeros(len(X)), np.zeros((1, len(X))), p)
         each = np.stack([source.mean(X) for source in self._sources])
         m = each.mean(axis=0)
         away = (each - m) / np.sqrt(max(len(each) - 1, 1))
-        return m, np.vstack([away, m / np.sqrt(len(each))])
+        return Inputs(X, m, np.vstack([away, m / np.sqrt(len(each))]), p)
 
-    def _explained(self, solved: _Solved, X: Matrix, d: Matrix) -> Matrix:
+    def _explained(self, solved: _Solved, inputs: Inputs) -> Matrix:
         """L^-1 k `(n, m)`, whose squares are the variance that the trials take off."""
-        k = solved.setting.covariance(self._X, self._d, X, d)
+        k = solved.setting.covariance(self._inputs, inputs)
         return np.asarray(solve_triangular(solved.factor, k, lower=True))
 
     def _solve(self, setting: Setting, weight: float) -> _Solved:
-        K = setting.covariance(self._X, self._d, self._X, self._d)
+        K = setting.covariance(self._inputs, self._inputs)
         K[np.diag_indices_from(K)] += setting.noise_variance
         factor = np.asarray(np.linalg.cholesky(K))
-        whitened = solve_triangular(factor, setting.stretch * self._y - self._m, lower=True)
+        whitened = solve_triangular(factor, setting.stretch * self._y - self._inputs.m, lower=True)
         return _Solved(setting, weight, factor, np.asarray(whitened))
 
-    def _weigh(self, rows: NDArray[np.int64], groups: Groups) -> list[tuple[Setting, float]]:
+    def _weigh(self, rows: NDArray[np.int64]) -> list[tuple[Setting, float]]:
         """Up to `N_SETTINGS` settings with their weights, of the grid's posterior on `rows`."""
         if not len(rows):
-            known = bool(self._sources)
-            scales = self._shared_scales() if known else np.ones(self._X.shape[1])
-            return [(Setting(1.0, _LAMBDA_PRIOR if known else 1.0, 0.03, scales), 1.0)]
-        grid = self._grid(groups)
+            if not self._sources:
+                scales = np.ones(self._inputs.X.shape[1])
+                return [(Setting(1.0, 1.0, 0.03, scales, trend=0.0), 1.0)]
+            scales, trend = self._shared()
+            return [(Setting(1.0, _LAMBDA_PRIOR, 0.03, scales, trend), 1.0)]
+        grid = self._grid()
         stretches = _STRETCHES if self._sources else np.ones(1)
-        R = {id(s.scales): correlation(self._X[rows], self._X[rows], s.scales) for s in grid}
-        y, m, d = self._y[rows], self._m[rows], self._d[:, rows]
-        logs = np.array([log_evidence(s, R[id(s.scales)], d, m, y, stretches) for s in grid])
+        known, y = self._inputs, self._y[rows]
+        part = Inputs(known.X[rows], known.m[rows], known.d[:, rows], known.p[:, rows])
+        R = {id(s.scales): correlation(part.X, part.X, s.scales) for s in grid}
+        logs = np.array([log_evidence(s, R[id(s.scales)], part, y, stretches) for s in grid])
         weights = np.exp(logs - logsumexp(logs)).ravel()
         # Systematic draws: the i-th of N stands where the i-th part of the weight has its middle.
         order = np.argsort(-weights, kind="stable")
@@ -206,37 +228,47 @@ class TaskPosterior:
         chosen = []
         for i, count in zip(drawn, counts, strict=True):
             s, b = grid[i // len(stretches)], float(stretches[i % len(stretches)])
-            setting = Setting(s.tau, s.lambda_, s.noise, s.scales, b)
-            chosen.append((setting, count / N_SETTINGS))
+            chosen.append((replace(s, stretch=b), count / N_SETTINGS))
         return chosen
 
-    def _grid(self, groups: Groups) -> list[Setting]:
-        own = []
+    def _grid(self) -> list[Setting]:
+        own = None
         if not self._sources or len(self._y) >= MIN_OWN:
-            own = [self._learn(self._X, self._y, groups).kernel.scales]
+            own = self._learn(self._inputs.X, self._y, self._groups).kernel
         if not self._sources:
-            scales = [own[0] * factor for factor in _FACTORS_ALONE]
-            return [Setting(0.0, *rest) for rest in product(_LAMBDAS_ALONE, _NOISES, scales)]
-        shared = self._shared_scales()
-        scales = [*(shared * factor for factor in _FACTORS), *own]
-        return [Setting(*all_) for all_ in product(_TAUS, _LAMBDAS, _NOISES, scales)]
+            assert own
+            scales = [own.scales * factor for factor in _FACTORS_ALONE]
+            trends = [_ratio(own) * factor for factor in _TRENDS_ALONE]
+            return [Setting(0.0, *a) for a in product(_LAMBDAS_ALONE, _NOISES, scales, trends)]
+        shared, trend = self._shared()
+        scales = [*(shared * factor for factor in _FACTORS), *([own.scales] if own else [])]
+        return [Setting(*all_, trend) for all_ in product(_TAUS, _LAMBDAS, _NOISES, scales)]
 
-    def _shared_scales(self) -> Vector:
-        logs = [np.log(source.kernel.scales) for source in self._sources]
-        return np.asarray(np.exp(np.mean(logs, axis=0)))
+    def _shared(self) -> tuple[Vector, float]:
+        """Length scales and trend of the sources, their geometric means."""
+        kernels = [source.kernel for source in self._sources]
+        scales = np.exp(np.mean([np.log(kernel.scales) for kernel in kernels], axis=0))
+        return np.asarray(scales), float(np.exp(np.mean([np.log(_ratio(k)) for k in kernels])))
+
+
+def _ratio(kernel: Hyperparameters) -> float:
+    """The trend's standard deviation, where that of the function around it is 1."""
+    return float(np.sqrt(kernel.trend / kernel.amplitude))
 
 
 def log_evidence(
-    setting: Setting, R: Matrix, d: Matrix, m: Vector, y: Vector, stretches: Vector
+    setting: Setting, R: Matrix, inputs: Inputs, y: Vector, stretches: Vector
 ) -> Vector:
     """The log of p(y) under each of k stretches b, `(k,)`, without its constant.
 
-    With b y ~ N(m, K), p(y) = b^n N(b y; m, K), where K is the same for all b.
+    R is g's correlation at the inputs, `(n, n)`. With b y ~ N(m, K), p(y) = b^n N(b y; m, K),
+    where K is the same for all b.
     """
-    K = setting.tau**2 * d.T @ d + setting.lambda_**2 * R + _SHIFT
+    D = setting.directions(inputs)
+    K = D.T @ D + setting.lambda_**2 * R + _SHIFT
     K[np.diag_indices_from(K)] += setting.noise_variance
     factor = np.linalg.cholesky(K)
-    white_y, white_m = solve_triangular(factor, np.column_stack([y, m]), lower=True).T
+    white_y, white_m = solve_triangular(factor, np.column_stack([y, inputs.m]), lower=True).T
     squares = ((stretches[:, None] * white_y - white_m) ** 2).sum(axis=1)
     logs = -0.5 * squares - np.log(np.diag(factor)).sum() + len(y) * np.log(stretches)
     return np.asarray(logs)

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlflow_meta.columns import frame_of
-from mlflow_meta.space import SearchSpace
+from mlflow_meta.space import Integer, SearchSpace
 from mlflow_meta.trials import Config
 
 Vector = NDArray[np.float64]
@@ -60,6 +60,9 @@ class Scenario:
     def frame(self, task: str, configs: Sequence[Config]) -> pd.DataFrame:
         """`configs` as runs of `task`, with what they are worth."""
         columns = frame_of(configs, self.space.names).convert_dtypes()
+        # Else a task where all are missing makes floats of the others' once they are one frame.
+        whole = [name for name, param in self.space.params.items() if isinstance(param, Integer)]
+        columns = columns.astype({f"params.{name}": "Int64" for name in whole})
         columns.insert(0, "value", self.loss(task, configs))
         columns.insert(0, "task", task)
         return columns
