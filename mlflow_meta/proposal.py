@@ -133,7 +133,8 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
             return sampler.sample(model.encoder.encode(frame(configs)), N_DRAWS, rng)
 
         lowest = [tried[i] for i in np.argsort(expected, kind="stable")[:N_RIVALS]] if tried else []
-        configs = _joint_batch(draw, found, lowest, n, rng)
+        pool = _candidates(found, near, n, rng)
+        configs = _joint_batch(draw, pool, lowest, n)
     else:
         positions = _positions(space, found.configs)
         configs = [found.configs[i] for i in worthy_and_apart(found.worth, positions, n)]
@@ -211,21 +212,28 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
 
 
+def _candidates(
+    found: Found, elites: Sequence[Config], n: int, rng: np.random.Generator
+) -> list[Config]:
+    """Of what a search has found, what may enter a batch of `n`: more than can be drawn jointly.
+
+    The worthiest are neighbours of one another: the elites and some others keep the batch broad.
+    """
+    known = {SearchSpace.key(config) for config in elites}
+    places = range(len(found.configs))
+    best = [i for i in places if i < N_WORTHIEST or SearchSpace.key(found.configs[i]) in known]
+    rest = np.setdiff1d(places, best)
+    others = rng.permutation(rest)[: max(N_OTHERS, 2 * n - len(best))]
+    return [found.configs[i] for i in [*best, *others.tolist()]]
+
+
 def _joint_batch(
     draw: Callable[[Sequence[Config]], Matrix],
-    found: Found,
+    pool: Sequence[Config],
     incumbents: Sequence[Config],
     n: int,
-    rng: np.random.Generator,
 ) -> list[Config]:
-    """Up to `n` of the configurations found that, with the incumbents, are expected lowest."""
-    # The worthiest are neighbours of one another: some of the others keep the batch broad.
-    rest = N_WORTHIEST + rng.permutation(max(len(found.configs) - N_WORTHIEST, 0))
-    places = [
-        *range(min(N_WORTHIEST, len(found.configs))),
-        *rest[: max(N_OTHERS, 2 * n - N_WORTHIEST)],
-    ]
-    pool = [found.configs[i] for i in places]
+    """Up to `n` of the pool that, with the incumbents, are expected lowest."""
     draws = draw([*pool, *incumbents])
     reached = np.min(draws[:, len(pool) :], axis=1, initial=np.inf)
     return [pool[i] for i in jointly_best(draws[:, : len(pool)], reached, n)]
