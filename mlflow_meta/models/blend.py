@@ -1,4 +1,4 @@
-"""The mean of several regressors: what one believes alone is not followed into a corner.
+"""The weighted mean of regressors: what one believes alone is not followed into a corner.
 
 A search looks for the best prediction, and so finds the boldest mistake of a model. Models of
 different kinds make different mistakes; where they disagree, the blend is not sure.
@@ -6,7 +6,7 @@ different kinds make different mistakes; where they disagree, the blend is not s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -14,14 +14,15 @@ from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Regressor, 
 
 
 class Blend:
-    """Members of equal weight.
+    """Members and their weights.
 
     mean = mean of the means; variance = mean of the variances + variance of the means.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Regressor]]) -> None:
-        """Takes a factory for each member; their file names must differ."""
-        self._members = [make() for make in makers]
+    def __init__(self, weights: Mapping[Callable[[], Regressor], float]) -> None:
+        """Takes factories of members, whose file names must differ, and weights that sum to 1."""
+        self._members = [make() for make in weights]
+        self._weights = np.array(list(weights.values()))
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
@@ -33,7 +34,8 @@ class Blend:
         predictions = [member.predict(X) for member in self._members]
         means = np.stack([prediction.mean for prediction in predictions])
         variances = np.stack([prediction.std**2 for prediction in predictions])
-        return Prediction(means.mean(axis=0), np.sqrt(variances.mean(axis=0) + means.var(axis=0)))
+        mean = self._weights @ means
+        return Prediction(mean, np.sqrt(self._weights @ (variances + (means - mean) ** 2)))
 
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""

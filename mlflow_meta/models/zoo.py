@@ -16,17 +16,15 @@ from mlflow_meta.models.regressor import Regressor
 from mlflow_meta.models.transfer import OneTask, Transfer
 from mlflow_meta.models.trees import BoostedTrees
 
-_SINGLE: dict[str, Callable[[], Regressor]] = {
+BLENDED: dict[Callable[[], Regressor], float] = {GaussianProcess: 0.6, ExtraTrees: 0.4}
+
+REGRESSORS: dict[str, Callable[[], Regressor]] = {
     "linear": QuadraticRidge,
     "network": ShallowNetwork,
     "lightgbm": BoostedTrees,
     "extra_trees": ExtraTrees,
     "gaussian_process": GaussianProcess,
-}
-
-REGRESSORS: dict[str, Callable[[], Regressor]] = {
-    **_SINGLE,
-    "blend": partial(Blend, tuple(_SINGLE.values())),
+    "blend": partial(Blend, BLENDED),
     "transfer": OneTask,
 }
 """Name -> factory of every kind of regressor, for `X (n, d)` that is all of one task."""
