@@ -19,7 +19,7 @@ from mlflow_meta.models.choice import compare, score_table
 from mlflow_meta.models.cross_validation import cross_predict, folds_across, folds_within
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
 from mlflow_meta.models.task_prior import TaskPosterior
-from mlflow_meta.models.transfer import OneTask, WithTrees
+from mlflow_meta.models.transfer import Drawn, OneTask
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.testing import check_meta_model
 
@@ -258,7 +258,7 @@ def test_trees_draw_the_mean_and_every_draw_towards_them_by_their_share(share: f
     y = np.floor(5 * X[:, 0]) % 2 + X[:, 1]
     smooth, trees = TaskPosterior([], X, y, groups, seed=0), ExtraTrees()
     trees.fit(X, y, groups=groups, seed=0)
-    both, at = WithTrees(smooth, trees, share), rng.random((20, 2))
+    both, at = Drawn(smooth, trees, share), rng.random((20, 2))
     expected = (1 - share) * smooth.predict(at).mean + share * trees.predict(at).mean
     np.testing.assert_allclose(both.predict(at).mean, expected)
     draws = both.sample(at, 20_000, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Tests for models/task_prior.py and kernel.py: against brute-force conditioning and by chance."""
+"""Tests for models/task_prior.py, kernel.py and pooled.py: by brute force and by chance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize, stats
 
 from mlflow_meta.models.kernel import map_estimate, negative_log_likelihood, polynomials
+from mlflow_meta.models.pooled import Pooled, pooled_kernel
 from mlflow_meta.models.source import Source, learn_source
 from mlflow_meta.models.task_prior import Inputs, Setting, TaskPosterior, log_evidence
 
@@ -171,3 +172,20 @@ def test_a_valley_in_a_dozen_params_is_told_by_forty_trials() -> None:
     losses = [((inputs - bottom) ** 2).sum(axis=1) for inputs in (X, at)]
     alone = TaskPosterior([], X, stats.zscore(losses[0]), np.arange(12), seed=0)
     assert np.corrcoef(alone.predict(at).mean, losses[1])[0, 1] > 0.99
+
+
+def test_pooled_tasks_tell_one_that_differs_in_its_place_only_from_a_few_trials() -> None:
+    rng = np.random.default_rng(0)
+    tasks = []
+    for shift in (-1.0, 0.0, 2.0):
+        X = rng.random((40, D))
+        tasks.append((X, slope(X, 0.7) + shift))
+    X = rng.random((2, D))
+    own = (X, slope(X, 0.7) + 1.0)
+    kernel = pooled_kernel(tasks, GROUPS, seed=0)
+    assert kernel.scales.shape == (D + len(tasks),)
+    pooled = Pooled(own, tasks, GROUPS, kernel, seed=0)
+    error = pooled.predict(AT).mean - slope(AT, 0.7) - 1.0
+    assert np.abs(error).max() < 0.3
+    reverse = Pooled((X, -own[1]), tasks, GROUPS, kernel, seed=0)  # its own trials are heard
+    assert (reverse.predict(X).mean < pooled.predict(X).mean).all()

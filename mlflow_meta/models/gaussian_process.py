@@ -30,14 +30,18 @@ class GaussianProcess:
         rng = np.random.default_rng(seed)
         some = rng.permutation(len(y))[:MAX_TUNED]
         with threadpool_limits(1):
-            found = map_estimate(X[some], y[some], groups)
-            self._kernel, self._groups = found, groups
-            rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
-            self._inputs = X[rows]
-            K = covariance(self._inputs, self._inputs, found, groups)
-            K[np.diag_indices_from(K)] += found.noise + JITTER
+            kernel = map_estimate(X[some], y[some], groups)
+        rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
+        self.condition(X[rows], y[rows], kernel, groups)
+
+    def condition(self, X: Matrix, y: Vector, kernel: Hyperparameters, groups: Groups) -> None:
+        """`fit` on all of `X (n, d)`, where the hyperparameters are known."""
+        self._inputs, self._kernel, self._groups = X, kernel, groups
+        with threadpool_limits(1):
+            K = covariance(X, X, kernel, groups)
+            K[np.diag_indices_from(K)] += kernel.noise + JITTER
             self._factor = np.linalg.cholesky(K)
-        self._alpha = cho_solve((self._factor, True), y[rows])
+        self._alpha = cho_solve((self._factor, True), y)
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""

@@ -8,41 +8,54 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mlflow_meta.models.extra_trees import ExtraTrees
+from mlflow_meta.models.kernel import Hyperparameters
+from mlflow_meta.models.pooled import Pooled, pooled_kernel
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 from mlflow_meta.models.source import Sources
 from mlflow_meta.models.task_prior import MAX_ROWS, TaskPosterior
 
 MAX_SOURCES = 30  # other tasks, the largest, that a task is told from
 MIN_SOURCE_ROWS = 3
+POOLED = 0.5  # share of the process that pools all tasks in what is said of one
 
 
-class WithTrees:
-    """A posterior whose mean is drawn towards what trees say, which have seen more rows.
+class Predicts(Protocol):
+    """Whatever predicts the scores of one task."""
 
-    mean = (1 - share) * mean_GP + share * mean_trees, and every joint draw moves along; variance =
-    variance_GP + share * (1 - share) * (mean_GP - mean_trees)^2, where they disagree.
+    def predict(self, X: Matrix) -> Prediction:
+        """Scores at `X (m, d)`."""
+        ...
+
+
+class Drawn:
+    """A posterior whose mean is drawn towards what another model of the same task says.
+
+    mean = (1 - share) * mean_posterior + share * mean_other, and every joint draw moves along;
+    variance = variance_posterior + share * (1 - share) * (mean_posterior - mean_other)^2, where
+    they disagree.
     """
 
-    def __init__(self, posterior: TaskPosterior, trees: ExtraTrees, share: float) -> None:
-        """Takes both fitted on the same trials; share in [0, 1]."""
-        self._posterior, self._trees, self._share = posterior, trees, share
+    def __init__(self, posterior: TaskPosterior, other: Predicts, share: float) -> None:
+        """Takes both fitted; share in [0, 1]."""
+        self._posterior, self._other, self._share = posterior, other, share
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
         smooth = self._posterior.predict(X)
-        away = self._trees.predict(X).mean - smooth.mean
+        away = self._other.predict(X).mean - smooth.mean
         disagreement = self._share * (1 - self._share) * away**2
         std = np.sqrt(smooth.std**2 + disagreement)
         return Prediction(smooth.mean + self._share * away, std)
 
     def sample(self, X: Matrix, n_draws: int, rng: np.random.Generator) -> Matrix:
         """See `JointSampler.sample`."""
-        away = self._trees.predict(X).mean - self._posterior.predict(X).mean
+        away = self._other.predict(X).mean - self._posterior.predict(X).mean
         return self._posterior.sample(X, n_draws, rng) + self._share * away
 
 
@@ -52,8 +65,9 @@ class Transfer:
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
         self._X, self._y, self._groups, self._seed = X, y, groups, seed
-        self._posteriors: dict[int, TaskPosterior | WithTrees] = {}
+        self._posteriors: dict[int, TaskPosterior | Drawn] = {}
         self._sources = Sources()
+        self._kernel: Hyperparameters | None = None
 
     def updated(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> Transfer:
         """See `Updatable.updated`."""
@@ -82,9 +96,14 @@ class Transfer:
         with threadpool_limits(1):
             for place in self._teachers()[: MAX_SOURCES + 1]:  # one more: none teaches itself
                 kept.learn(*self._rows(place))
+        arrays = kept.save()
+        if len(self._teachers()) > 1:
+            kernel = self._pooled_kernel()
+            arrays["pooled_scales"] = kernel.scales
+            arrays["pooled_others"] = [kernel.amplitude, kernel.noise, kernel.trend]
         buffer = io.BytesIO()
         np.savez_compressed(
-            buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed, **kept.save()
+            buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed, **arrays
         )
         return {"transfer.npz": buffer.getvalue()}
 
@@ -94,25 +113,39 @@ class Transfer:
             X, y, groups, seed = state["X"], state["y"], state["groups"], int(state["seed"])
             self.fit(X, y, groups=groups, seed=seed)
             self._sources = Sources.load(state)
+            if "pooled_scales" in state:
+                others = state["pooled_others"].tolist()
+                self._kernel = Hyperparameters(state["pooled_scales"], *others)
 
-    def _posterior(self, place: int) -> TaskPosterior | WithTrees:
+    def _posterior(self, place: int) -> TaskPosterior | Drawn:
         """That of the task at `place`, worked out once, when it is first asked for."""
         if place not in self._posteriors:
             with threadpool_limits(1):
                 self._posteriors[place] = self._make_posterior(place)
         return self._posteriors[place]
 
-    def _make_posterior(self, place: int) -> TaskPosterior | WithTrees:
+    def _make_posterior(self, place: int) -> TaskPosterior | Drawn:
         X, y, groups = self._rows(place)
         others = [other for other in self._teachers() if other != place][:MAX_SOURCES]
         sources = [self._sources.learn(*self._rows(other)) for other in others]
         learn = self._sources.learn
         posterior = TaskPosterior(sources, X, y, groups, seed=self._seed, learn=learn)
-        if len(y) <= MAX_ROWS or sources:
+        if sources and len(y):
+            told = [self._rows(other)[:2] for other in others]
+            pooled = Pooled((X, y), told, groups, self._pooled_kernel(), seed=self._seed)
+            return Drawn(posterior, pooled, POOLED)
+        if len(y) <= MAX_ROWS:
             return posterior
         trees = ExtraTrees()  # they hold the rows that the Gaussian process can't
         trees.fit(X, y, groups=groups, seed=self._seed)
-        return WithTrees(posterior, trees, 1.0 - MAX_ROWS / len(y))
+        return Drawn(posterior, trees, 1.0 - MAX_ROWS / len(y))
+
+    def _pooled_kernel(self) -> Hyperparameters:
+        """That of all tasks pooled, found once, when it is first asked for."""
+        if self._kernel is None:
+            tasks = [self._rows(place)[:2] for place in self._teachers()[: MAX_SOURCES + 1]]
+            self._kernel = pooled_kernel(tasks, self._groups[1:], seed=self._seed)
+        return self._kernel
 
     def _rows(self, place: int) -> tuple[Matrix, Vector, Groups]:
         """Inputs, scores and groups of the task at `place`."""
