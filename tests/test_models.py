@@ -13,13 +13,15 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.metrics import spearman
-from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction, extra_trees
+from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction, extra_trees, transfer
 from mlflow_meta.models.baselines import BASELINES
+from mlflow_meta.models.blend import Blend
 from mlflow_meta.models.choice import compare, score_table
 from mlflow_meta.models.cross_validation import cross_predict, folds_across, folds_within
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
+from mlflow_meta.models.gaussian_process import GaussianProcess
 from mlflow_meta.models.task_prior import TaskPosterior
-from mlflow_meta.models.transfer import Drawn, OneTask
+from mlflow_meta.models.transfer import Drawn, OneTask, Transfer
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.testing import check_meta_model
 
@@ -258,9 +260,57 @@ def test_trees_draw_the_mean_and_every_draw_towards_them_by_their_share(share: f
     y = np.floor(5 * X[:, 0]) % 2 + X[:, 1]
     smooth, trees = TaskPosterior([], X, y, groups, seed=0), ExtraTrees()
     trees.fit(X, y, groups=groups, seed=0)
-    both, at = Drawn(smooth, trees, share), rng.random((20, 2))
+    both, at = Drawn(smooth, lambda at: trees.predict(at).mean, share), rng.random((20, 2))
     expected = (1 - share) * smooth.predict(at).mean + share * trees.predict(at).mean
     np.testing.assert_allclose(both.predict(at).mean, expected)
     draws = both.sample(at, 20_000, np.random.default_rng(0))
     np.testing.assert_allclose(draws.mean(axis=0), expected, atol=0.02)
     assert np.all(both.predict(at).std >= smooth.predict(at).std)
+
+
+def two_tasks() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inputs as `Encoder.by_task` makes them, 30 of one task and 6 of another; and scores."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.repeat([0.0, 1.0], [30, 6]), rng.random((36, 2))])
+    return X, (X[:, 1] - 0.3) ** 2 + 0.2 * X[:, 0] * X[:, 2]
+
+
+def fitted_transfer() -> Transfer:
+    model = Transfer()
+    model.fit(*two_tasks(), groups=np.array([-1, 0, 1]), seed=0)
+    return model
+
+
+def test_half_of_what_is_said_of_a_task_with_neighbours_is_by_all_tasks_pooled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at, means = two_tasks()[0][-6:] * [1.0, 0.9, 0.9], {}
+    for share in (0.0, transfer.POOLED, 1.0):
+        monkeypatch.setattr(transfer, "POOLED", share)
+        means[share] = fitted_transfer().predict(at).mean
+    assert np.abs(means[0.0] - means[1.0]).max() > 1e-3
+    np.testing.assert_allclose(means[0.5], (means[0.0] + means[1.0]) / 2)
+
+
+def test_a_loaded_model_knows_the_hyperparameters_of_all_tasks_pooled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, again, at = fitted_transfer(), Transfer(), two_tasks()[0]
+    files = model.save()
+    monkeypatch.delattr(transfer, "pooled_kernel")
+    again.load(files)
+    np.testing.assert_array_equal(again.predict(at).mean, model.predict(at).mean)
+
+
+def test_a_blend_is_the_weighted_mixture_of_its_members() -> None:
+    X, y = two_tasks()
+    weights = {GaussianProcess: 0.8, ExtraTrees: 0.2}
+    blend = Blend(weights)
+    members = [blend, *(make() for make in weights)]
+    for model in members:
+        model.fit(X, y, groups=np.arange(3), seed=0)
+    found, one, other = (model.predict(X) for model in members)
+    mean = 0.8 * one.mean + 0.2 * other.mean
+    square = 0.8 * (one.std**2 + one.mean**2) + 0.2 * (other.std**2 + other.mean**2)
+    np.testing.assert_allclose(found.mean, mean)
+    np.testing.assert_allclose(found.std**2, square - mean**2)

@@ -15,7 +15,16 @@ from mlflow_meta import SearchSpace, propose
 from mlflow_meta.columns import frame_of
 from mlflow_meta.errors import Exhausted
 from mlflow_meta.models import ZOO
-from mlflow_meta.proposal import choose_batch, context_of, spread_out, tried_on
+from mlflow_meta.proposal import (
+    N_OTHERS,
+    N_WORTHIEST,
+    _candidates,
+    choose_batch,
+    context_of,
+    spread_out,
+    tried_on,
+)
+from mlflow_meta.search import Found
 from mlflow_meta.space import Categorical
 from mlflow_meta.space.params import is_active, same
 from mlflow_meta.trials import Config
@@ -332,3 +341,13 @@ def test_five_trials_are_better_where_three_other_tasks_have_shown_the_way() -> 
     shifted = pd.concat(tasks, ignore_index=True)
     with_past = [best_after(5, CUBE, bowl, seed=seed, past=shifted) for seed in range(10)]
     assert is_lower(with_past, [best_after(5, CUBE, bowl, seed=seed) for seed in range(10)])
+
+
+def test_a_batch_may_have_the_worthiest_past_bests_and_as_many_others_as_can_be_drawn() -> None:
+    configs = [{"x": i} for i in range(2000)]
+    found = Found(configs, -np.arange(2000.0), is_complete=False)
+    elites = [{"x": 1234}, {"x": 3}, {"x": 5000}]  # the last was tried, and is not found
+    pool = [c["x"] for c in _candidates(found, elites, 10, np.random.default_rng(0))]
+    assert pool[: N_WORTHIEST + 1] == [*range(N_WORTHIEST), 1234]
+    assert len(set(pool)) == len(pool) == N_WORTHIEST + 1 + N_OTHERS
+    assert len(_candidates(found, elites, 600, np.random.default_rng(0))) == 1200

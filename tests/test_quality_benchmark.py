@@ -124,6 +124,28 @@ def test_every_configuration_of_the_sklearn_scenario_can_be_trained() -> None:
     assert min(losses) >= own.BEST["wine"]
 
 
+def test_whole_numbers_are_whole_in_a_kept_history_whose_runs_came_one_by_one(
+    tmp_path: Path,
+) -> None:
+    space = SearchSpace.from_dict(load("quality_own").SKLEARN)
+    made = load("quality_scenario").Scenario(
+        name="",
+        space=space,
+        tasks=("a",),
+        loss=lambda _, configs: np.zeros(len(configs)),
+        best={},
+        median={},
+    )
+    configs = space.sample(40, np.random.default_rng(0))
+    runs = pd.concat([made.frame("a", [config]) for config in configs], ignore_index=True)
+    runs.to_parquet(tmp_path / "runs.parquet")
+    kept = pd.read_parquet(tmp_path / "runs.parquet")["params.n_neighbors"]
+    expected = [config["n_neighbors"] for config in configs if "n_neighbors" in config]
+    found = kept.dropna().tolist()
+    assert found == expected
+    assert {type(value) for value in found} == {int}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "options", "numbers"),

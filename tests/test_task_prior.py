@@ -185,7 +185,7 @@ def test_pooled_tasks_tell_one_that_differs_in_its_place_only_from_a_few_trials(
     kernel = pooled_kernel(tasks, GROUPS, seed=0)
     assert kernel.scales.shape == (D + len(tasks),)
     pooled = Pooled(own, tasks, GROUPS, kernel, seed=0)
-    error = pooled.predict(AT).mean - slope(AT, 0.7) - 1.0
+    error = pooled.mean(AT) - slope(AT, 0.7) - 1.0
     assert np.abs(error).max() < 0.3
     reverse = Pooled((X, -own[1]), tasks, GROUPS, kernel, seed=0)  # its own trials are heard
-    assert (reverse.predict(X).mean < pooled.predict(X).mean).all()
+    assert (reverse.mean(X) < pooled.mean(X)).all()

@@ -31,17 +31,12 @@ class GaussianProcess:
         some = rng.permutation(len(y))[:MAX_TUNED]
         with threadpool_limits(1):
             kernel = map_estimate(X[some], y[some], groups)
-        rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
-        self.condition(X[rows], y[rows], kernel, groups)
-
-    def condition(self, X: Matrix, y: Vector, kernel: Hyperparameters, groups: Groups) -> None:
-        """`fit` on all of `X (n, d)`, where the hyperparameters are known."""
-        self._inputs, self._kernel, self._groups = X, kernel, groups
-        with threadpool_limits(1):
-            K = covariance(X, X, kernel, groups)
+            rows = np.sort(rng.permutation(len(y))[:MAX_ROWS])
+            K = covariance(X[rows], X[rows], kernel, groups)
             K[np.diag_indices_from(K)] += kernel.noise + JITTER
             self._factor = np.linalg.cholesky(K)
-        self._alpha = cho_solve((self._factor, True), y)
+        self._inputs, self._kernel, self._groups = X[rows], kernel, groups
+        self._alpha = cho_solve((self._factor, True), y[rows])
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
@@ -57,8 +52,7 @@ class GaussianProcess:
         buffer = io.BytesIO()
         np.savez(
             buffer,
-            scales=self._kernel.scales,
-            others=[self._kernel.amplitude, self._kernel.noise, self._kernel.trend],
+            kernel=self._kernel.to_array(),
             groups=self._groups,
             inputs=self._inputs,
             factor=self._factor,
@@ -69,6 +63,6 @@ class GaussianProcess:
     def load(self, files: Mapping[str, bytes]) -> None:
         """See `Regressor.load`."""
         with np.load(io.BytesIO(files["gaussian_process.npz"]), allow_pickle=False) as state:
-            self._kernel = Hyperparameters(state["scales"], *state["others"].tolist())
+            self._kernel = Hyperparameters.from_array(state["kernel"])
             self._groups, self._inputs = state["groups"], state["inputs"]
             self._factor, self._alpha = state["factor"], state["alpha"]

@@ -32,7 +32,7 @@ JITTER = 1e-8
 _LENGTH = (np.log(0.5), 1.0)
 _AMPLITUDE = (0.0, 0.5)
 _NOISE = (np.log(0.1), 1.0)
-_TREND = (0.0, 2.0)
+_TREND = (0.0, 2.0)  # wide: there are tasks with hardly any, and some that are nothing else
 _MAX_STEPS = 40
 _FAR = 1.5  # from the middle, in half widths of the unit cube, where the polynomials end
 
@@ -52,6 +52,16 @@ class Hyperparameters:
     amplitude: float
     noise: float
     trend: float
+
+    def to_array(self) -> Vector:
+        """As one array `(3 + d,)`, to be saved."""
+        return np.array([self.amplitude, self.noise, self.trend, *self.scales])
+
+    @classmethod
+    def from_array(cls, array: Vector) -> Hyperparameters:
+        """Inverse of `to_array`."""
+        amplitude, noise, trend = array[:3].tolist()
+        return cls(array[3:], amplitude, noise, trend)
 
 
 def polynomials(X: Matrix, groups: Groups) -> Matrix:

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlflow_meta.models.gaussian_process import MAX_TUNED, GaussianProcess
 from mlflow_meta.models.kernel import Hyperparameters, map_estimate
-from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
+from mlflow_meta.models.regressor import Groups, Matrix, Vector
+from mlflow_meta.models.source import given
 
 MAX_POOLED = 800  # trials of all tasks: the time grows with their cube
 MAX_OWN = 400  # of them, of the task that is asked about
+MAX_TUNED = 300  # on which the hyperparameters are found
 
 Trials = tuple[Matrix, Vector]
 """Inputs `(n, d)` and scores `(n,)` of one task."""
@@ -42,12 +43,11 @@ class Pooled:
         self._n_tasks, d = len(some), len(groups)
         X, y, groups = _together(some, groups)
         scales = np.append(kernel.scales[:d], np.full(self._n_tasks, kernel.scales[-1]))
-        self._process = GaussianProcess()
-        self._process.condition(X, y, replace(kernel, scales=scales), groups)
+        self._source = given(X, y, groups, replace(kernel, scales=scales))
 
-    def predict(self, X: Matrix) -> Prediction:
-        """Scores of the one task at `X (m, d)`."""
-        return self._process.predict(_placed(X, 0, self._n_tasks))
+    def mean(self, X: Matrix) -> Vector:
+        """Expected scores `(m,)` of the one task at `X (m, d)`."""
+        return self._source.mean(_placed(X, 0, self._n_tasks))
 
 
 def pooled_kernel(tasks: Sequence[Trials], groups: Groups, *, seed: int) -> Hyperparameters:

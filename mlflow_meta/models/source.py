@@ -84,8 +84,11 @@ class Sources:
         key = hashlib.sha256(table.tobytes() + groups.tobytes()).hexdigest()
         if key not in self._sources:
             kernel = self._known.get(key)
-            known = _given(table, groups, kernel) if kernel else learn_source(X, y, groups)
-            self._sources[key] = known
+            self._sources[key] = (
+                given(table[:, :-1], table[:, -1], groups, kernel)
+                if kernel
+                else learn_source(X, y, groups)
+            )
         return self._sources[key]
 
     def save(self) -> dict[str, Any]:
@@ -93,26 +96,23 @@ class Sources:
         kernels = [source.kernel for source in self._sources.values()]
         return {
             "source_keys": np.array(list(self._sources), dtype="U64"),
-            "source_scales": np.array([kernel.scales for kernel in kernels]),
-            "source_amplitudes": np.array([kernel.amplitude for kernel in kernels]),
-            "source_noises": np.array([kernel.noise for kernel in kernels]),
-            "source_trends": np.array([kernel.trend for kernel in kernels]),
+            "source_kernels": np.array([kernel.to_array() for kernel in kernels]),
         }
 
     @classmethod
     def load(cls, arrays: Mapping[str, Any]) -> Sources:
         """Inverse of `save`."""
-        columns = [
-            arrays[f"source_{name}"] for name in ("scales", "amplitudes", "noises", "trends")
-        ]
-        return cls(
-            {
-                str(key): Hyperparameters(scales, float(amplitude), float(noise), float(trend))
-                for key, scales, amplitude, noise, trend in zip(
-                    arrays["source_keys"], *columns, strict=True
-                )
-            }
-        )
+        keys, kernels = arrays["source_keys"].tolist(), arrays["source_kernels"]
+        found = [Hyperparameters.from_array(kernel) for kernel in kernels]
+        return cls(dict(zip(keys, found, strict=True)))
+
+
+def given(X: Matrix, y: Vector, groups: Groups, kernel: Hyperparameters) -> Source:
+    """The source of all of `X (n, d)` and `y (n,)`, where the hyperparameters are known."""
+    K = covariance(X, X, kernel, groups)
+    K[np.diag_indices(len(K))] += kernel.noise + JITTER
+    alpha = cho_solve((np.linalg.cholesky(K), True), y)
+    return Source(X, groups, kernel, alpha, kernel.trend * (polynomials(X, groups).T @ alpha))
 
 
 def _table(X: Matrix, y: Vector) -> Matrix:
@@ -123,14 +123,5 @@ def _table(X: Matrix, y: Vector) -> Matrix:
 @lru_cache(maxsize=_MAX_CACHED)
 def _learn_source(content: bytes, n: int, groups: tuple[int, ...]) -> Source:
     table = np.frombuffer(content).reshape(n, len(groups) + 1)
-    X, y = table[:MAX_TUNED, :-1], table[:MAX_TUNED, -1]
-    columns = np.array(groups)
-    return _given(table, columns, map_estimate(X, y, columns))
-
-
-def _given(table: Matrix, groups: Groups, kernel: Hyperparameters) -> Source:
-    X, y = table[:, :-1], table[:, -1]
-    K = covariance(X, X, kernel, groups)
-    K[np.diag_indices(len(K))] += kernel.noise + JITTER
-    alpha = cho_solve((np.linalg.cholesky(K), True), y)
-    return Source(X, groups, kernel, alpha, kernel.trend * (polynomials(X, groups).T @ alpha))
+    X, y, columns = table[:, :-1], table[:, -1], np.array(groups)
+    return given(X, y, columns, map_estimate(X[:MAX_TUNED], y[:MAX_TUNED], columns))

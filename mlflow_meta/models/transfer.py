@@ -1,4 +1,6 @@
-"""Every task told from its own trials and from all other tasks. See `models.task_prior`.
+"""Every task told from its own trials and from all other tasks.
+
+See `models.task_prior`; where it has trials, half of what is said of it is by `models.pooled`.
 
 X:      `(n, 1 + d)`, as `features.Encoder.by_task` makes it: the task's place, -1 for one that is
         not known, then the unit cube of the search space
@@ -7,8 +9,8 @@ X:      `(n, 1 + d)`, as `features.Encoder.by_task` makes it: the task's place, 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,14 +27,6 @@ MIN_SOURCE_ROWS = 3
 POOLED = 0.5  # share of the process that pools all tasks in what is said of one
 
 
-class Predicts(Protocol):
-    """Whatever predicts the scores of one task."""
-
-    def predict(self, X: Matrix) -> Prediction:
-        """Scores at `X (m, d)`."""
-        ...
-
-
 class Drawn:
     """A posterior whose mean is drawn towards what another model of the same task says.
 
@@ -41,21 +35,23 @@ class Drawn:
     they disagree.
     """
 
-    def __init__(self, posterior: TaskPosterior, other: Predicts, share: float) -> None:
-        """Takes both fitted; share in [0, 1]."""
+    def __init__(
+        self, posterior: TaskPosterior, other: Callable[[Matrix], Vector], share: float
+    ) -> None:
+        """Takes the other model's mean `(m,)` at `X (m, d)`, and share in [0, 1]."""
         self._posterior, self._other, self._share = posterior, other, share
 
     def predict(self, X: Matrix) -> Prediction:
         """See `Regressor.predict`."""
         smooth = self._posterior.predict(X)
-        away = self._other.predict(X).mean - smooth.mean
+        away = self._other(X) - smooth.mean
         disagreement = self._share * (1 - self._share) * away**2
         std = np.sqrt(smooth.std**2 + disagreement)
         return Prediction(smooth.mean + self._share * away, std)
 
     def sample(self, X: Matrix, n_draws: int, rng: np.random.Generator) -> Matrix:
         """See `JointSampler.sample`."""
-        away = self._other.predict(X).mean - self._posterior.predict(X).mean
+        away = self._other(X) - self._posterior.predict(X).mean
         return self._posterior.sample(X, n_draws, rng) + self._share * away
 
 
@@ -96,14 +92,19 @@ class Transfer:
         with threadpool_limits(1):
             for place in self._teachers()[: MAX_SOURCES + 1]:  # one more: none teaches itself
                 kept.learn(*self._rows(place))
-        arrays = kept.save()
-        if len(self._teachers()) > 1:
-            kernel = self._pooled_kernel()
-            arrays["pooled_scales"] = kernel.scales
-            arrays["pooled_others"] = [kernel.amplitude, kernel.noise, kernel.trend]
+            pools = len(self._teachers()) > 1
+            pooled: dict[str, Any] = (
+                {"pooled_kernel": self._pooled_kernel().to_array()} if pools else {}
+            )
         buffer = io.BytesIO()
         np.savez_compressed(
-            buffer, X=self._X, y=self._y, groups=self._groups, seed=self._seed, **arrays
+            buffer,
+            X=self._X,
+            y=self._y,
+            groups=self._groups,
+            seed=self._seed,
+            **kept.save(),
+            **pooled,
         )
         return {"transfer.npz": buffer.getvalue()}
 
@@ -113,9 +114,8 @@ class Transfer:
             X, y, groups, seed = state["X"], state["y"], state["groups"], int(state["seed"])
             self.fit(X, y, groups=groups, seed=seed)
             self._sources = Sources.load(state)
-            if "pooled_scales" in state:
-                others = state["pooled_others"].tolist()
-                self._kernel = Hyperparameters(state["pooled_scales"], *others)
+            if "pooled_kernel" in state:
+                self._kernel = Hyperparameters.from_array(state["pooled_kernel"])
 
     def _posterior(self, place: int) -> TaskPosterior | Drawn:
         """That of the task at `place`, worked out once, when it is first asked for."""
@@ -133,12 +133,12 @@ class Transfer:
         if sources and len(y):
             told = [self._rows(other)[:2] for other in others]
             pooled = Pooled((X, y), told, groups, self._pooled_kernel(), seed=self._seed)
-            return Drawn(posterior, pooled, POOLED)
+            return Drawn(posterior, pooled.mean, POOLED)
         if len(y) <= MAX_ROWS:
             return posterior
         trees = ExtraTrees()  # they hold the rows that the Gaussian process can't
         trees.fit(X, y, groups=groups, seed=self._seed)
-        return Drawn(posterior, trees, 1.0 - MAX_ROWS / len(y))
+        return Drawn(posterior, lambda X: trees.predict(X).mean, 1.0 - MAX_ROWS / len(y))
 
     def _pooled_kernel(self) -> Hyperparameters:
         """That of all tasks pooled, found once, when it is first asked for."""

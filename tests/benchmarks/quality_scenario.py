@@ -60,7 +60,7 @@ class Scenario:
     def frame(self, task: str, configs: Sequence[Config]) -> pd.DataFrame:
         """`configs` as runs of `task`, with what they are worth."""
         columns = frame_of(configs, self.space.names).convert_dtypes()
-        # Else a task where all are missing makes floats of the others' once they are one frame.
+        # A run that lacks one would have an object there, and a file of many runs floats.
         whole = [name for name, param in self.space.params.items() if isinstance(param, Integer)]
         columns = columns.astype({f"params.{name}": "Int64" for name in whole})
         columns.insert(0, "value", self.loss(task, configs))
