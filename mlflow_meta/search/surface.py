@@ -1,0 +1,203 @@
+"""A meta-model over the levels of a space: what the engines search.
+
+P:      parameters
+n_p:    levels of parameter p
+row:    `(P,)` one level of every parameter: a configuration
+value:  what the model predicts for it, to be minimised
+
+A surface is defined on all rows, `n_1 * ... * n_P` of them; `restricted` gives the part over a box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Places = NDArray[np.int64]
+Box = tuple[Places, ...]  # the levels that are allowed, of each parameter
+
+
+class Surface(Protocol):
+    """Values of all rows, given by a formula."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """`n_p`, of each parameter."""
+        ...
+
+    def values(self, rows: Places) -> Vector:
+        """Values `(n,)` of `rows (n, P)`."""
+        ...
+
+    def restricted(self, box: Box) -> Surface:
+        """The surface over a box: its level i of p is level `box[p][i]` of this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdditiveSurface:
+    """value(x) = constant + sum_p table_p[x_p].
+
+    Attributes:
+        constant: What is there without any parameter.
+        tables: `(n_p,)` of each parameter.
+    """
+
+    constant: float
+    tables: tuple[Vector, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """See `Surface`."""
+        return tuple(len(table) for table in self.tables)
+
+    def values(self, rows: Places) -> Vector:
+        """See `Surface`."""
+        found = np.full(len(rows), self.constant)
+        for p, table in enumerate(self.tables):
+            found += table[rows[:, p]]
+        return found
+
+    def restricted(self, box: Box) -> AdditiveSurface:
+        """See `Surface`."""
+        tables = tuple(table[levels] for table, levels in zip(self.tables, box, strict=True))
+        return AdditiveSurface(constant=self.constant, tables=tables)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReluSurface:
+    """value(x) = constant + sum_h out_h max(bias_h + sum_p table_p[x_p, h], 0).
+
+    Attributes:
+        constant: What is there without any unit.
+        tables: `(n_p, h)` of each parameter.
+        bias: `(h,)`.
+        out: `(h,)`.
+    """
+
+    constant: float
+    tables: tuple[Matrix, ...]
+    bias: Vector
+    out: Vector
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """See `Surface`."""
+        return tuple(len(table) for table in self.tables)
+
+    def values(self, rows: Places) -> Vector:
+        """See `Surface`."""
+        hidden = np.tile(self.bias, (len(rows), 1))
+        for p, table in enumerate(self.tables):
+            hidden += table[rows[:, p]]
+        return np.asarray(self.constant + np.maximum(hidden, 0.0) @ self.out)
+
+    def restricted(self, box: Box) -> ReluSurface:
+        """See `Surface`."""
+        tables = tuple(table[levels] for table, levels in zip(self.tables, box, strict=True))
+        return ReluSurface(constant=self.constant, tables=tables, bias=self.bias, out=self.out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSurface:
+    """value(x) = constant + sum of the leaves, one of each tree, that x falls into.
+
+    m nodes of all trees together. In a node that is no leaf, x goes left where
+    `goes_left[node, x[param[node]]]`.
+
+    Attributes:
+        sizes: `n_p`, of each parameter.
+        constant: What is there without any tree.
+        roots: `(t,)` the first node of every tree.
+        param: `(m,)`; -1 in a leaf.
+        goes_left: `(m, max n_p)`; false beyond the levels of the node's parameter.
+        left: `(m,)` the next node; of a leaf the leaf itself.
+        right: `(m,)`, likewise.
+        value: `(m,)` what a leaf adds.
+    """
+
+    sizes: tuple[int, ...]
+    constant: float
+    roots: Places
+    param: Places
+    goes_left: NDArray[np.bool_]
+    left: Places
+    right: Places
+    value: Vector
+
+    def values(self, rows: Places) -> Vector:
+        """See `Surface`."""
+        at = np.arange(len(rows))[:, None]
+        node = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
+        while np.any(asks := self.param[node] >= 0):
+            level = rows[at, np.maximum(self.param[node], 0)]
+            following = np.where(self.goes_left[node, level], self.left[node], self.right[node])
+            node = np.where(asks, following, node)
+        return np.asarray(self.constant + self.value[node].sum(axis=1))
+
+    def restricted(self, box: Box) -> TreeSurface:
+        """See `Surface`."""
+        sizes = tuple(len(levels) for levels in box)
+        goes_left = np.zeros((len(self.param), max(sizes)), dtype=bool)
+        for p, levels in enumerate(box):
+            nodes = np.flatnonzero(self.param == p)
+            goes_left[nodes, : len(levels)] = self.goes_left[np.ix_(nodes, levels)]
+        return TreeSurface(
+            sizes=sizes,
+            constant=self.constant,
+            roots=self.roots,
+            param=self.param,
+            goes_left=goes_left,
+            left=self.left,
+            right=self.right,
+            value=self.value,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incumbent:
+    """The best that an engine has found by now, and what it knows of the rest.
+
+    Attributes:
+        rows: `(n, P)`, all different.
+        values: `(n,)` theirs, rising.
+        rest: No row that is not among `rows` has a value below it; inf where there is no other,
+            -inf where nothing is known.
+        n_assessed: Rows that are accounted for by now: valued one by one, or ruled out together.
+    """
+
+    rows: Places
+    values: Vector
+    rest: float
+    n_assessed: int
+
+    @property
+    def gap(self) -> float:
+        """By how much the worst of `rows` may be beaten by another at most; 0 is a proof."""
+        worst = float(self.values[-1]) if len(self.values) else -math.inf
+        return max(worst - self.rest, 0.0)
+
+
+class Engine(Protocol):
+    """Searches a surface for its `k` rows of lowest value.
+
+    A generator: every step is an `Incumbent` no worse than the one before. It yields at least every
+    tenth of a second or so, so that the caller can hold the clock, and ends when the gap is 0 or
+    nothing more can be found out.
+    """
+
+    def __call__(self, surface: Surface, k: int, rng: np.random.Generator) -> Iterator[Incumbent]:
+        """Search."""
+        ...
+
+
+def n_rows(sizes: Sequence[int]) -> int:
+    """How many rows there are, as an exact integer."""
+    return math.prod(int(size) for size in sizes)
