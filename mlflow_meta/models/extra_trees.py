@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 
+from mlflow_meta.models.forms import Trees
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_TREES = 100
@@ -72,6 +73,29 @@ class ExtraTrees:
             below = narrow[rows, self._feature[node]] <= self._threshold[node]
             node = np.where(below, self._left[node], self._right[node])
         return np.asarray(self._value[node])
+
+    def form(self) -> Trees:
+        """See `Formed.form`."""
+        return self._form(np.full(len(self._roots), 1.0 / len(self._roots)))
+
+    def draw(self, rng: np.random.Generator) -> Trees:
+        """See `Formed.draw`: the trees weighted as by a Bayesian bootstrap (Rubin, 1981)."""
+        return self._form(rng.dirichlet(np.ones(len(self._roots))))
+
+    def _form(self, shares: Vector) -> Trees:
+        """For shares `(t,)` of the trees."""
+        sizes = np.diff([*self._roots, len(self._value)])
+        is_leaf = self._left == np.arange(len(self._left))
+        return Trees(
+            constant=0.0,
+            roots=self._roots,
+            feature=np.where(is_leaf, -1, self._feature),
+            threshold=self._threshold,
+            left=self._left,
+            right=self._right,
+            value=self._value * np.repeat(shares, sizes),
+            is_narrow=True,
+        )
 
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""

@@ -9,8 +9,9 @@ trees or the units that the prediction is made of. A regressor that can give the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Additive:
     square: Vector
 
     def at(self, X: Matrix) -> Vector:
-        """f at `X (n, d)`, `(n,)`."""
+        """F at `X (n, d)`, `(n,)`."""
         return np.asarray(self.constant + X @ self.linear + X**2 @ self.square)
 
 
@@ -66,7 +67,7 @@ class Trees:
     is_narrow: bool = False
 
     def at(self, X: Matrix) -> Vector:
-        """f at `X (n, d)`, `(n,)`."""
+        """F at `X (n, d)`, `(n,)`."""
         narrow = X.astype(np.float32) if self.is_narrow else X
         rows = np.arange(len(X))[:, None]
         node = np.broadcast_to(self.roots, (len(X), len(self.roots)))
@@ -74,6 +75,31 @@ class Trees:
             below = narrow[rows, np.maximum(self.feature[node], 0)] <= self.threshold[node]
             node = np.where(asks, np.where(below, self.left[node], self.right[node]), node)
         return np.asarray(self.constant + self.value[node].sum(axis=1))
+
+
+def joined(parts: Sequence[Trees], weights: Vector) -> Trees:
+    """The weighted sum of some trees, of one kind, as one."""
+    sizes = np.array([len(part.feature) for part in parts])
+    starts = np.cumsum(sizes) - sizes
+
+    def all_of(name: str, shifts: Vector | Places, factors: Vector | Places) -> NDArray[Any]:
+        pieces = [
+            getattr(part, name) * factor + shift
+            for part, shift, factor in zip(parts, shifts, factors, strict=True)
+        ]
+        return np.concatenate(pieces)
+
+    none, ones = np.zeros(len(parts), dtype=np.int64), np.ones(len(parts), dtype=np.int64)
+    return Trees(
+        constant=float(sum(w * part.constant for w, part in zip(weights, parts, strict=True))),
+        roots=all_of("roots", starts, ones),
+        feature=all_of("feature", none, ones),
+        threshold=all_of("threshold", none, ones),
+        left=all_of("left", starts, ones),
+        right=all_of("right", starts, ones),
+        value=all_of("value", none, weights),
+        is_narrow=parts[0].is_narrow,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +119,7 @@ class Relu:
     out: Vector
 
     def at(self, X: Matrix) -> Vector:
-        """f at `X (n, d)`, `(n,)`."""
+        """F at `X (n, d)`, `(n,)`."""
         hidden = np.maximum(X @ self.weights + self.bias, 0.0)
         return np.asarray(self.constant + hidden @ self.out)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.linear_model import BayesianRidge
 
+from mlflow_meta.models.forms import Additive
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 
@@ -43,6 +44,29 @@ class QuadraticRidge:
         away = phi - self._offset
         variance = np.einsum("ij,jk,ik->i", away, self._covariance, away) + self._noise
         return Prediction(mean, np.sqrt(np.maximum(variance, 0.0)))
+
+    def form(self) -> Additive:
+        """See `Formed.form`."""
+        return self._form(self._weights)
+
+    def draw(self, rng: np.random.Generator) -> Additive:
+        """See `Formed.draw`: of the posterior of the weights."""
+        values, vectors = np.linalg.eigh(self._covariance)
+        spread = np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=len(values))
+        return self._form(self._weights + vectors @ spread)
+
+    def _form(self, weights: Vector) -> Additive:
+        """Multiplied out: w (x - c) + q (x - c)^2 = (w - 2 q c) x + q x^2 - w c + q c^2."""
+        c, d = self._center, len(self._center)
+        w, q = weights[:d], np.zeros(d)
+        q[self._squared] = weights[d:]
+        # The uncertainty is about the middle of the data, where the mean is what it is.
+        shift = self._offset @ (self._weights - weights)
+        return Additive(
+            constant=float(self._intercept - w @ c + q @ c**2 + shift),
+            linear=w - 2 * q * c,
+            square=q,
+        )
 
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
+from mlflow_meta.models.forms import Relu
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_MEMBERS = 5
@@ -65,6 +66,24 @@ class ShallowNetwork:
         )
         outputs = np.einsum("mnh,mho->mn", hidden, self._w2) + self._b2
         return Prediction(outputs.mean(axis=0), np.sqrt(outputs.var(axis=0) + self._noise))
+
+    def form(self) -> Relu:
+        """See `Formed.form`."""
+        return self._form(np.full(N_MEMBERS, 1.0 / N_MEMBERS))
+
+    def draw(self, rng: np.random.Generator) -> Relu:
+        """See `Formed.draw`: the members weighted as by a Bayesian bootstrap (Rubin, 1981)."""
+        return self._form(rng.dirichlet(np.ones(N_MEMBERS)))
+
+    def _form(self, shares: Vector) -> Relu:
+        """One network of all hidden units, for shares `(members,)` that sum to 1."""
+        scaled = self._w1 / self._spread[:, None]
+        return Relu(
+            constant=float(shares @ self._b2[:, 0]),
+            weights=np.concatenate(list(scaled), axis=1),
+            bias=(self._b1 - np.einsum("d,mdh->mh", self._center, scaled)).ravel(),
+            out=(shares[:, None] * self._w2[:, :, 0]).ravel(),
+        )
 
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import lightgbm as lgb
 import numpy as np
 
+from mlflow_meta.models.forms import Trees, joined
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_MEMBERS = 5
@@ -59,6 +60,20 @@ class BoostedTrees:
         outputs = np.stack([_predict(member, X) for member in self._members])
         return Prediction(outputs.mean(axis=0), np.sqrt(outputs.var(axis=0) + self._noise))
 
+    def form(self) -> Trees:
+        """See `Formed.form`."""
+        return joined(
+            [_trees(member) for member in self._members], np.full(N_MEMBERS, 1 / N_MEMBERS)
+        )
+
+    def draw(self, rng: np.random.Generator) -> Trees:
+        """See `Formed.draw`: the members weighted as by a Bayesian bootstrap (Rubin, 1981)."""
+        return self._form(rng.dirichlet(np.ones(N_MEMBERS)))
+
+    def _form(self, shares: Vector) -> Trees:
+        """For shares `(members,)` that sum to 1."""
+        return joined([_trees(member) for member in self._members], shares)
+
     def save(self) -> dict[str, bytes]:
         """See `Regressor.save`."""
         texts = {
@@ -77,3 +92,32 @@ class BoostedTrees:
 
 def _predict(booster: lgb.Booster, X: Matrix) -> Vector:
     return np.asarray(booster.predict(X, num_threads=1), dtype=float)
+
+
+def _trees(booster: lgb.Booster) -> Trees:
+    """A booster's trees, of numbers none of which is missing, from its own text."""
+    parts = [_tree(text) for text in booster.model_to_string().split("\nTree=")[1:]]
+    return joined(parts, np.ones(len(parts)))
+
+
+def _tree(text: str) -> Trees:
+    """One tree from its section: nodes that ask first, then the leaves, which it counts as ~i."""
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def numbers(name: str) -> Vector:
+        return np.array(lines.get(name, "").split(), dtype=float)
+
+    leaves = numbers("leaf_value")
+    n_asking = len(leaves) - 1
+    own = np.arange(n_asking, n_asking + len(leaves))
+    left, right = numbers("left_child").astype(int), numbers("right_child").astype(int)
+    assert lines["num_cat"] == "0", "features are numbers"
+    return Trees(
+        constant=0.0,
+        roots=np.zeros(1, dtype=np.int64),
+        feature=np.concatenate([numbers("split_feature"), np.full(len(leaves), -1)]).astype(int),
+        threshold=np.concatenate([numbers("threshold"), np.zeros(len(leaves))]),
+        left=np.concatenate([np.where(left < 0, n_asking + ~left, left), own]),
+        right=np.concatenate([np.where(right < 0, n_asking + ~right, right), own]),
+        value=np.concatenate([np.zeros(n_asking), leaves]),
+    )

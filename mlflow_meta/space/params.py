@@ -94,6 +94,11 @@ class Float:
         values = _from_unit(np.clip(unit, 0.0, 1.0), self.low, self.high, self.log)
         return [self._allowed(self._short(float(value))) for value in values]
 
+    def exactly(self, unit: Vector) -> list[ConfigValue]:
+        """The values at `unit (n,)` with all their digits, in the bounds and on the grid."""
+        values = _from_unit(np.clip(unit, 0.0, 1.0), self.low, self.high, self.log)
+        return [self._allowed(float(value)) for value in values]
+
     def _short(self, value: float) -> float:
         """`value` without digits that nobody chose: 5 of its own or, if narrow, of the range."""
         if self.log and self.high > 10 * self.low:
@@ -167,6 +172,12 @@ class Integer:
         """The values at `unit (n,)`, cut to the bounds and put on the grid."""
         values = _from_unit(np.clip(unit, 0.0, 1.0), self.low, self.high, self.log)
         return [self._allowed(float(value)) for value in values]
+
+    def exactly(self, unit: Vector) -> list[ConfigValue]:
+        """The value next to each of `unit (n,)`, and its neighbours on the grid."""
+        found = [int(value) for value in self.from_unit(unit) if not isinstance(value, str)]
+        near = [value + side * self.step for value in found for side in (-1, 0, 1)]
+        return [self._allowed(value) for value in near]
 
     def nearest(self, value: ConfigValue) -> ConfigValue | None:
         """The allowed value next to `value`; None where that is no number."""
