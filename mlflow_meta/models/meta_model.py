@@ -144,6 +144,10 @@ class MetaModel:
         middle = self._to_values(frame, self.calibration.mean(raw.mean))
         return Prediction(middle, (high_value - low_value) / 2)
 
+    def at_scores(self, frame: pd.DataFrame, raw: Vector) -> Vector:
+        """What `predict(frame).mean` would be if the regressor said `raw (n,)`; never falling."""
+        return self._to_values(frame, self.calibration.mean(raw))
+
     def interval(self, frame: pd.DataFrame, level: float = 0.8) -> tuple[Vector, Vector]:
         """Lower and upper ends `(n,)` of the prediction interval, in the units of `predict`."""
         raw = self.regressor.predict(self.encoder.encode(frame))

@@ -1,5 +1,8 @@
-"""Search engines: the configurations of a space that are worth most under an acquisition."""
+"""Search engines: the configurations of a space that are worth most, and how sure that is."""
 
+from mlflow_meta.search.choose import ENGINES
 from mlflow_meta.search.local import Found, local_search
+from mlflow_meta.search.surface import Engine, Incumbent
+from mlflow_meta.search.top import TopK, top_k
 
-__all__ = ["Found", "local_search"]
+__all__ = ["ENGINES", "Engine", "Found", "Incumbent", "TopK", "local_search", "top_k"]

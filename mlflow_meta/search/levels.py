@@ -166,7 +166,7 @@ def _n_fine(form: Relu, column: int, ends: Vector) -> int:
 
 def _different(values: Sequence[ConfigValue]) -> list[ConfigValue]:
     """Each value once, in ascending order."""
-    return sorted(dict.fromkeys(values))  # type: ignore[type-var]
+    return sorted(dict.fromkeys(values))
 
 
 def _boxes(space: SearchSpace, values: Sequence[Sequence[ConfigValue | None]]) -> Iterator[Box]:

@@ -1,0 +1,111 @@
+"""The best rows that a search has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_meta.search.surface import Incumbent, Surface
+
+Vector = NDArray[np.float64]
+Places = NDArray[np.int64]
+Accepts = Callable[[Places], bool]
+
+N_STARTS = 8  # random rows from which coordinate descent starts
+MAX_AT_ONCE = 20_000  # rows that are valued together
+MAX_STEPS = 200  # of one descent
+
+
+def everything(row: Places) -> bool:
+    """Accepts any row."""
+    del row
+    return True
+
+
+class Best:
+    """Up to `k` rows of lowest value among those offered, each once; `accepts` may refuse some."""
+
+    def __init__(self, k: int, n_params: int, accepts: Accepts = everything) -> None:
+        """Nothing has been offered yet."""
+        self._k, self._accepts = k, accepts
+        self.rows = np.empty((0, n_params), dtype=np.int64)
+        self.values = np.empty(0)
+        self._known: set[bytes] = set()
+
+    @property
+    def cut(self) -> float:
+        """A row whose value is not below it is of no use; inf while there are too few."""
+        return float(self.values[-1]) if len(self.values) == self._k else np.inf
+
+    def offer(self, rows: Places, values: Vector) -> None:
+        """Take in what is good enough of `rows (n, P)` with their `values (n,)`."""
+        low = np.flatnonzero(values < self.cut)
+        fresh = [i for i in low[np.argsort(values[low], kind="stable")] if self._is_new(rows[i])]
+        if not fresh:
+            return
+        kept_rows = np.concatenate([self.rows, rows[fresh]])
+        kept = np.concatenate([self.values, values[fresh]])
+        order = np.argsort(kept, kind="stable")[: self._k]
+        self.rows, self.values = kept_rows[order], kept[order]
+
+    def _is_new(self, row: Places) -> bool:
+        key = row.astype(np.int64).tobytes()
+        if key in self._known:
+            return False
+        self._known.add(key)
+        return self._accepts(row)
+
+    def incumbent(self, rest: float, n_assessed: int) -> Incumbent:
+        """What is known by now."""
+        return Incumbent(rows=self.rows, values=self.values, rest=rest, n_assessed=n_assessed)
+
+
+def descend(
+    surface: Surface, best: Best, starts: Places, levels: tuple[Places, ...] | None = None
+) -> int:
+    """Coordinate descent from `starts (n, P)`; offers all that it values, and says how many.
+
+    Every step values all changes of one parameter, to the levels of a box where one is given, and
+    takes the best of them.
+    """
+    box = levels or tuple(np.arange(size) for size in surface.sizes)
+    n_valued = 0
+    for start in starts:
+        row, value = start.copy(), np.inf
+        for _ in range(MAX_STEPS):
+            around = neighbours(row, box)
+            values = np.concatenate(
+                [
+                    surface.values(around[i : i + MAX_AT_ONCE])
+                    for i in range(0, len(around), MAX_AT_ONCE)
+                ]
+            )
+            n_valued += len(around)
+            best.offer(around, values)
+            if not values.min() < value:
+                break
+            row, value = around[int(np.argmin(values))], float(values.min())
+    return n_valued
+
+
+def neighbours(row: Places, box: tuple[Places, ...]) -> Places:
+    """`row (P,)` and all rows of a box that differ from it in one parameter, `(n, P)`."""
+    around = np.repeat(row[None, :], 1 + sum(len(levels) for levels in box), axis=0)
+    place = 1
+    for p, levels in enumerate(box):
+        around[place : place + len(levels), p] = levels
+        place += len(levels)
+    return around
+
+
+def random_rows(box: tuple[Places, ...], n: int, rng: np.random.Generator) -> Places:
+    """`n` rows of a box, `(n, P)`."""
+    return np.stack([levels[rng.integers(len(levels), size=n)] for levels in box], axis=1)
+
+
+def all_rows(box: tuple[Places, ...]) -> Places:
+    """Every row of a box, `(n, P)`."""
+    grids = np.meshgrid(*box, indexing="ij")
+    return np.stack([grid.ravel() for grid in grids], axis=1)

@@ -1,0 +1,188 @@
+"""Branch and bound: the k best of any surface that has a separable bound, with a certificate.
+
+A node is a set of allowed levels of each parameter. A relaxation gives it a bound from below,
+
+    value(x) >= constant + sum_p theta_p(x_p)    for every x of the node,
+
+whose minimum is found parameter by parameter. Levels that can't be part of a row better than the
+k-th best are struck out; the row of the minimum is valued, which is where good rows are found; and
+the node is split in two by the parameter whose levels differ most. The node of the lowest bound is
+next, so that the bound on all that is open rises as fast as it can. When no open node is below the
+k-th best, that is the proof.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_meta.search.best import (
+    N_STARTS,
+    Accepts,
+    Best,
+    all_rows,
+    descend,
+    everything,
+    random_rows,
+)
+from mlflow_meta.search.relaxed import relaxation_of
+from mlflow_meta.search.surface import Box, Incumbent, Surface, n_rows
+
+Vector = NDArray[np.float64]
+Places = NDArray[np.int64]
+Allowed = NDArray[np.bool_]  # `(n_1 + ... + n_P,)`, the levels of all parameters after each other
+
+MAX_VALUED = 64  # rows up to which a node is valued whole
+STEP_S = 0.1  # about how often the caller gets to see where the search stands
+MAX_OPEN_BYTES = 400_000_000  # of open nodes; beyond it the search ends with the bound it has
+
+
+class Relaxation(Protocol):
+    """Bounds nodes of one surface from below."""
+
+    theta: Vector
+    """`(n_1 + ... + n_P,)` of the node that was tightened last; its minima sum to the bound."""
+
+    tolerance: float
+    """What rounding may do to a bound."""
+
+    def tighten(self, allowed: Allowed, cut: float, state: Any) -> tuple[float, Any]:
+        """The bound of a node, after striking out of `allowed` what can't be below `cut`.
+
+        Args:
+            allowed: Changed in place; where nothing is left of a parameter, the bound is inf.
+            cut: The value to be beaten.
+            state: What the parent's call gave, None for a root.
+
+        Returns:
+            The bound, and what the children's calls are to be given.
+        """
+        ...
+
+
+def branch_and_bound(
+    surface: Surface,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    boxes: Sequence[Box] | None = None,
+    accepts: Accepts = everything,
+) -> Iterator[Incumbent]:
+    """See `Engine`; of the rows in `boxes`, which must not overlap, those that are accepted."""
+    sizes = surface.sizes
+    boxes = boxes or [tuple(np.arange(size) for size in sizes)]
+    search = _Search(surface, Best(k, len(sizes), accepts), n_rows_in(boxes))
+    for box in boxes:
+        search.n_valued += descend(surface, search.best, random_rows(box, N_STARTS, rng), box)
+    search.open([_mask(sizes, box) for box in boxes])
+    started = time.monotonic()
+    yield search.incumbent()
+    while search.heap and search.n_bytes < MAX_OPEN_BYTES:
+        search.expand()
+        if time.monotonic() - started > STEP_S:
+            yield search.incumbent()
+            started = time.monotonic()
+    yield search.incumbent()
+
+
+def n_rows_in(boxes: Sequence[Box]) -> int:
+    """How many rows there are in boxes that do not overlap."""
+    return sum(n_rows([len(levels) for levels in box]) for box in boxes)
+
+
+class _Search:
+    """The open nodes, and the best rows by now."""
+
+    def __init__(self, surface: Surface, best: Best, n_rows: int) -> None:
+        self.surface, self.best, self.n_rows = surface, best, n_rows
+        self.relaxation: Relaxation = relaxation_of(surface)
+        self.offsets = np.concatenate([[0], np.cumsum(surface.sizes)])
+        self.heap: list[tuple[float, int, Allowed, Any]] = []
+        self.n_valued = 0
+        self._numbers = itertools.count()
+        self._open_rows = 0.0
+
+    @property
+    def cut(self) -> float:
+        """The bound from which a node is of no use: no row of it is below the k-th best."""
+        return self.best.cut - self.relaxation.tolerance
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.heap) * (int(self.offsets[-1]) + 200)
+
+    def open(self, nodes: Sequence[Allowed]) -> None:
+        for allowed in nodes:
+            self._push(-np.inf, allowed, None)
+
+    def incumbent(self) -> Incumbent:
+        lowest = self.heap[0][0] - self.relaxation.tolerance if self.heap else np.inf
+        complete = len(self.best.values) == self.n_rows
+        rest = np.inf if complete else min(lowest, self.best.cut)
+        n_open = min(int(self._open_rows), self.n_rows) if self.heap else 0
+        return self.best.incumbent(rest, max(self.n_rows - n_open, min(self.n_valued, self.n_rows)))
+
+    def expand(self) -> None:
+        lower, _, allowed, state = heapq.heappop(self.heap)
+        self._open_rows -= self._count(allowed)
+        if lower >= self.cut:
+            self.heap.clear()  # it was the lowest of them all
+            return
+        bound, state = self.relaxation.tighten(allowed, self.cut, state)
+        bound = max(bound, lower)
+        if bound >= self.cut:
+            return
+        theta = np.where(allowed, self.relaxation.theta, np.inf)
+        box = [np.flatnonzero(allowed[a:b]) for a, b in itertools.pairwise(self.offsets)]
+        n = n_rows([len(levels) for levels in box])
+        if n <= MAX_VALUED:
+            self._value(all_rows(tuple(box)))
+            return
+        low = [int(np.argmin(theta[a:b])) for a, b in itertools.pairwise(self.offsets)]
+        self._value(np.array([low]))
+        self._split(allowed, theta, bound, state, box)
+
+    def _split(
+        self, allowed: Allowed, theta: Vector, bound: float, state: Any, box: Sequence[Places]
+    ) -> None:
+        """In two: the better and the worse half of one parameter's levels."""
+        parts = [theta[self.offsets[p] + levels] for p, levels in enumerate(box)]
+        regrets = [float((t - t.min()).mean()) if len(t) > 1 else -1.0 for t in parts]
+        p = int(np.argmax(regrets))
+        if regrets[p] <= 0:
+            p = int(np.argmax([len(t) for t in parts]))
+        order = np.argsort(parts[p], kind="stable")
+        half = len(order) // 2
+        for side in (order[:half], order[half:]):
+            child = allowed.copy()
+            child[self.offsets[p] : self.offsets[p + 1]] = False
+            child[self.offsets[p] + box[p][side]] = True
+            lower = bound + float(parts[p][side].min() - parts[p].min())
+            if lower < self.cut:
+                self._push(lower, child, state)
+
+    def _push(self, lower: float, allowed: Allowed, state: Any) -> None:
+        self._open_rows += self._count(allowed)
+        heapq.heappush(self.heap, (lower, next(self._numbers), allowed, state))
+
+    def _value(self, rows: Places) -> None:
+        self.n_valued += len(rows)
+        self.best.offer(rows, self.surface.values(rows))
+
+    def _count(self, allowed: Allowed) -> float:
+        return float(np.prod(np.add.reduceat(allowed, self.offsets[:-1], dtype=float)))
+
+
+def _mask(sizes: Sequence[int], box: Box) -> Allowed:
+    parts = []
+    for size, levels in zip(sizes, box, strict=True):
+        part = np.zeros(size, dtype=bool)
+        part[levels] = True
+        parts.append(part)
+    return np.concatenate(parts)

@@ -1,0 +1,80 @@
+"""Which engine fits which surface, and how each is run over the boxes of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_meta.search.best import Accepts, Best
+from mlflow_meta.search.branch import branch_and_bound, n_rows_in
+from mlflow_meta.search.enumerated import enumerated
+from mlflow_meta.search.fold import fold
+from mlflow_meta.search.surface import AdditiveSurface, Box, Engine, Incumbent, ReluSurface, Surface
+
+Places = NDArray[np.int64]
+
+MAX_ENUMERATED = 200_000  # rows up to which each is valued on its own
+MAX_SCANNED = 5_000_000_000  # rows of a network up to which all are scanned
+
+ENGINES: Mapping[str, Engine] = {
+    "branch": branch_and_bound,
+    "enumerated": enumerated,
+    "fold": fold,
+}
+"""Name -> engine; see their modules for what each can search."""
+
+WHOLE: tuple[Engine, ...] = (branch_and_bound, enumerated)
+"""Engines that know of boxes, and of rows that are not accepted."""
+
+
+def engine_for(surface: Surface, n: int, *, is_constrained: bool) -> str:
+    """The name of the engine that fits a surface of `n` rows."""
+    if n <= MAX_ENUMERATED:
+        return "enumerated"
+    if isinstance(surface, AdditiveSurface) and not is_constrained:
+        return "fold"
+    if isinstance(surface, ReluSurface) and n <= MAX_SCANNED and not is_constrained:
+        return "scan"
+    return "branch"
+
+
+def run(  # noqa: PLR0913 - as an engine, and what it leaves to its caller
+    engine: Engine,
+    surface: Surface,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    boxes: Sequence[Box],
+    accepts: Accepts,
+    n_gone: int,
+) -> Generator[Incumbent, None, None]:
+    """The steps of an engine over all boxes together.
+
+    Args:
+        engine: Of `WHOLE`, or one that searches one surface whole: then one box after the other.
+        surface: Over all levels.
+        k: How many rows.
+        rng: For the engine.
+        boxes: Where to search.
+        accepts: Which rows count.
+        n_gone: How many are not accepted at most; what an engine that does not ask finds more.
+    """
+    if engine in WHOLE:
+        yield from engine(surface, k, rng, boxes=boxes, accepts=accepts)  # type: ignore[call-arg]
+        return
+    best, rest, n_done = Best(k, len(surface.sizes), accepts), np.inf, 0
+    for place, box in enumerate(boxes):
+        found = best.incumbent(-np.inf, n_done)
+        for found in engine(surface.restricted(box), k + n_gone, rng):
+            rows = np.stack(
+                [levels[i] for levels, i in zip(box, found.rows.T, strict=True)], axis=1
+            )
+            best.offer(rows, found.values)
+            is_last = place == len(boxes) - 1
+            known = min(rest, found.rest) if is_last else -np.inf
+            yield best.incumbent(min(known, best.cut), n_done + found.n_assessed)
+        rest, n_done = min(rest, found.rest), n_done + found.n_assessed
+    rest = min(rest, best.cut)
+    yield best.incumbent(np.inf if len(best.rows) == n_rows_in(boxes) else rest, n_done)

@@ -1,0 +1,34 @@
+"""Every row, one after the other: for spaces that are small enough for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mlflow_meta.search.best import MAX_AT_ONCE, Accepts, Best, everything
+from mlflow_meta.search.surface import Box, Incumbent, Surface, n_rows
+
+
+def enumerated(
+    surface: Surface,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    boxes: Sequence[Box] | None = None,
+    accepts: Accepts = everything,
+) -> Iterator[Incumbent]:
+    """See `Engine`; of the rows in `boxes`, which must not overlap, those that are accepted."""
+    del rng
+    boxes = boxes or [tuple(np.arange(size) for size in surface.sizes)]
+    best, n_done = Best(k, len(surface.sizes), accepts), 0
+    for box in boxes:
+        sizes = [len(levels) for levels in box]
+        for start in range(0, n := n_rows(sizes), MAX_AT_ONCE):
+            places = np.unravel_index(np.arange(start, min(start + MAX_AT_ONCE, n)), sizes)
+            rows = np.stack([v[i] for v, i in zip(box, places, strict=True)], axis=1)
+            best.offer(rows, surface.values(rows))
+            n_done += len(rows)
+            yield best.incumbent(-np.inf, n_done)
+    rest = np.inf if np.isinf(best.cut) or len(best.values) == n_done else best.cut
+    yield best.incumbent(rest, n_done)

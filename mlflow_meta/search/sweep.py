@@ -1,0 +1,88 @@
+"""The compiled part of the trees' bound; see `relaxed_trees`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_meta.search.compiled import compiled
+
+Vector = NDArray[np.float64]
+Places = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@compiled
+def sweep(  # noqa: C901, PLR0913, D417 - arrays alone are compiled; the others are in `Factors`
+    offsets: Places,
+    tree_leaf: Places,
+    tree_slot: Places,
+    leaf_value: Vector,
+    leaf_entry: Places,
+    entry: Places,
+    slot_param: Places,
+    slot_lam: Places,
+    slot_set: Places,
+    set_level: Places,
+    level: Places,
+    allowed: Mask,
+    theta: Vector,
+    lam: Vector,
+    lowest: Vector,
+    reached: Vector,
+    marginal: Vector,
+) -> None:
+    """One pass over all trees; changes `theta` and `lam` and keeps their promise.
+
+    For each tree t in turn, with theta' = theta less what t has given, the min-marginals are
+
+        M_p(l) = min over x with x_p = l of tree_t(x) + sum_q theta'_q(x_q),
+
+    and each of its n parameters takes an equal share: theta_p(l) = M_p(l) / n. What is left of the
+    tree is never negative, since the mean over p of M_p(x_p) is at most what M_p is the minimum of.
+
+    Args:
+        allowed: `(n_1 + ... + n_P,)`; at least one level of each parameter.
+        theta: As long; the sum of what the trees have given.
+        lam: What each slot has given, `slot_lam` numbering.
+        lowest: Room for a number of each set of a tree.
+        reached: Likewise.
+        marginal: Room for a number of each level of a parameter.
+    """
+    for t in range(len(tree_leaf) - 1):
+        first, n = tree_slot[t], tree_slot[t + 1] - tree_slot[t]
+        set0 = slot_set[first]
+        for s in range(first, first + n):
+            start, own = offsets[slot_param[s]], slot_lam[s]
+            for i in range(slot_lam[s + 1] - own):
+                theta[start + i] -= lam[own + i]
+            for q in range(slot_set[s], slot_set[s + 1]):
+                low = np.inf
+                for e in range(set_level[q], set_level[q + 1]):
+                    if allowed[level[e]] and theta[level[e]] < low:
+                        low = theta[level[e]]
+                lowest[q - set0] = low
+                reached[q - set0] = np.inf
+        for leaf in range(tree_leaf[t], tree_leaf[t + 1]):
+            total, at = leaf_value[leaf], leaf_entry[leaf]
+            for i in range(n):
+                total += lowest[entry[at + i] - set0]
+            if total < np.inf:
+                for i in range(n):
+                    q = entry[at + i] - set0
+                    reached[q] = min(reached[q], total - lowest[q])
+        for s in range(first, first + n):
+            start, own = offsets[slot_param[s]], slot_lam[s]
+            for i in range(slot_lam[s + 1] - own):
+                marginal[i] = np.inf
+            for q in range(slot_set[s], slot_set[s + 1]):
+                for e in range(set_level[q], set_level[q + 1]):
+                    i = level[e] - start
+                    marginal[i] = min(marginal[i], reached[q - set0])
+            for i in range(slot_lam[s + 1] - own):
+                before = theta[start + i]
+                if allowed[start + i] and marginal[i] < np.inf:
+                    theta[start + i] = (marginal[i] + before) / n
+                    lam[own + i] = theta[start + i] - before
+                else:
+                    theta[start + i] = before + lam[own + i]
