@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_meta.search.surface import Incumbent, Surface
+from mlflow_meta.search.surface import Incumbent, Surface, n_rows
 
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -107,5 +107,13 @@ def random_rows(box: tuple[Places, ...], n: int, rng: np.random.Generator) -> Pl
 
 def all_rows(box: tuple[Places, ...]) -> Places:
     """Every row of a box, `(n, P)`."""
-    grids = np.meshgrid(*box, indexing="ij")
-    return np.stack([grid.ravel() for grid in grids], axis=1)
+    return rows_at(box, np.arange(n_rows([len(levels) for levels in box])))
+
+
+def rows_at(box: tuple[Places, ...], places: Places) -> Places:
+    """The rows at `places (n,)` of a box, counted with its last parameter running fastest."""
+    rows = np.empty((len(places), len(box)), dtype=np.int64)
+    for p in reversed(range(len(box))):
+        places, level = np.divmod(places, len(box[p]))
+        rows[:, p] = box[p][level]
+    return rows

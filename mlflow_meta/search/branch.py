@@ -135,8 +135,7 @@ class _Search:
             self.heap.clear()  # it was the lowest of them all
             return
         bound, state = self.relaxation.tighten(allowed, self.cut, state)
-        bound = max(bound, lower)
-        if bound >= self.cut:
+        if max(bound, lower) >= self.cut:
             return
         theta = np.where(allowed, self.relaxation.theta, np.inf)
         box = [np.flatnonzero(allowed[a:b]) for a, b in itertools.pairwise(self.offsets)]
@@ -146,12 +145,21 @@ class _Search:
             return
         low = [int(np.argmin(theta[a:b])) for a, b in itertools.pairwise(self.offsets)]
         self._value(np.array([low]))
-        self._split(allowed, theta, bound, state, box)
+        self._split(allowed, theta, lower, bound, state, box)
 
     def _split(
-        self, allowed: Allowed, theta: Vector, bound: float, state: Any, box: Sequence[Places]
+        self,
+        allowed: Allowed,
+        theta: Vector,
+        parents: float,
+        bound: float,
+        state: Any,
+        box: Sequence[Places],
     ) -> None:
-        """In two: the better and the worse half of one parameter's levels."""
+        """In two: the better and the worse half of one parameter's levels.
+
+        A half is bounded by what bounded its parents, and by `theta` with its own `bound`.
+        """
         parts = [theta[self.offsets[p] + levels] for p, levels in enumerate(box)]
         regrets = [float((t - t.min()).mean()) if len(t) > 1 else -1.0 for t in parts]
         p = int(np.argmax(regrets))
@@ -163,7 +171,7 @@ class _Search:
             child = allowed.copy()
             child[self.offsets[p] : self.offsets[p + 1]] = False
             child[self.offsets[p] + box[p][side]] = True
-            lower = bound + float(parts[p][side].min() - parts[p].min())
+            lower = max(parents, bound + float(parts[p][side].min() - parts[p].min()))
             if lower < self.cut:
                 self._push(lower, child, state)
 

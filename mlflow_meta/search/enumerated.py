@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mlflow_meta.search.best import MAX_AT_ONCE, Accepts, Best, everything
+from mlflow_meta.search.best import MAX_AT_ONCE, Accepts, Best, everything, rows_at
 from mlflow_meta.search.surface import Box, Incumbent, Surface, n_rows
 
 
@@ -23,10 +23,9 @@ def enumerated(
     boxes = boxes or [tuple(np.arange(size) for size in surface.sizes)]
     best, n_done = Best(k, len(surface.sizes), accepts), 0
     for box in boxes:
-        sizes = [len(levels) for levels in box]
-        for start in range(0, n := n_rows(sizes), MAX_AT_ONCE):
-            places = np.unravel_index(np.arange(start, min(start + MAX_AT_ONCE, n)), sizes)
-            rows = np.stack([v[i] for v, i in zip(box, places, strict=True)], axis=1)
+        n = n_rows([len(levels) for levels in box])
+        for start in range(0, n, MAX_AT_ONCE):
+            rows = rows_at(box, np.arange(start, min(start + MAX_AT_ONCE, n)))
             best.offer(rows, surface.values(rows))
             n_done += len(rows)
             yield best.incumbent(-np.inf, n_done)

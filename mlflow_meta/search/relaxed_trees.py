@@ -91,7 +91,7 @@ class Dual:
             solved = self._solved(allowed)
             if solved is not None:
                 theta, lam = solved
-                bound = max(bound, self._swept(allowed, theta, lam, cut, 1))
+                bound = self._swept(allowed, theta, lam, cut, 1)
                 state, depth = Given(theta.copy(), lam.copy(), 0), 0
         self.theta = theta
         return bound, Given(state.theta, state.lam, depth)
@@ -101,19 +101,19 @@ class Dual:
         bound = self._swept(allowed, theta, lam, cut, N_ROOT_SWEEPS)
         if bound < cut and self._program and (solved := self._solved(allowed)):
             theta, lam = solved
-            bound = max(bound, self._swept(allowed, theta, lam, cut, 1))
+            bound = self._swept(allowed, theta, lam, cut, 1)
         self.theta = theta
         return bound, Given(theta.copy(), lam.copy(), 0)
 
     def _swept(self, allowed: Mask, theta: Vector, lam: Vector, cut: float, n: int) -> float:
         """Bound after `n` sweeps, and more as long as they strike out much."""
-        bound, starts = -np.inf, self._f.offsets[:-1]
+        starts = self._f.offsets[:-1]
         arrays: tuple[Any, ...] = (*self._f.arrays, allowed, theta, lam, *self._room)
         while True:
             n_before = int(allowed.sum())
             for _ in range(n):
                 sweep(*arrays)
-            bound = max(bound, struck(theta, self._constant, allowed, self._f.offsets, cut))
+            bound = struck(theta, self._constant, allowed, self._f.offsets, cut)
             if bound >= cut or not np.logical_or.reduceat(allowed, starts).all():
                 return np.inf if bound < cut else bound
             if allowed.sum() > 0.8 * n_before:
