@@ -2,7 +2,9 @@
 
 from mlflow_meta.search.choose import ENGINES
 from mlflow_meta.search.local import Found, local_search
+from mlflow_meta.search.question import TopK
 from mlflow_meta.search.surface import Engine, Incumbent
-from mlflow_meta.search.top import TopK, top_k
+from mlflow_meta.search.thompson import thompson
+from mlflow_meta.search.top import top_k
 
-__all__ = ["ENGINES", "Engine", "Found", "Incumbent", "TopK", "local_search", "top_k"]
+__all__ = ["ENGINES", "Engine", "Found", "Incumbent", "TopK", "local_search", "thompson", "top_k"]

@@ -49,7 +49,7 @@ class Levels:
         given: `(d,)` X without any parameter: the context.
         boxes: They do not overlap, and together hold every configuration.
         spacing: Of each parameter the largest distance of neighbouring levels, in X; 0 where it has
-            no values between its levels.
+            no values between its levels that a model could tell from them.
     """
 
     names: tuple[str, ...]
@@ -122,21 +122,27 @@ def _values(
     known = encoder.space.params.get(name)
     if unit is None or known is None or isinstance(known, Categorical):
         return _different(param.from_unit(np.linspace(0.0, 1.0, 2))), 0.0
-    ends = known.to_unit(param_ends(param))
-    telling = _telling(form, unit)
+    ends = known.to_unit(_ends(param))
     # What tells values apart is in the units of the encoder's space; the one searched may differ.
-    inside = (telling - ends[0]) / (ends[1] - ends[0]) if param.log == known.log else telling[:0]
-    inside = inside[(inside > 0) & (inside < 1)]
-    n = N_FINE if not isinstance(form, Relu) else _n_fine(form, unit, ends)
-    units = np.unique(np.concatenate([np.linspace(0.0, 1.0, n), inside]))
-    found = _different([*param.from_unit(units), *param.exactly(inside)])
-    if not isinstance(form, Relu):
-        return found, 0.0
-    X = np.sort(known.to_unit(np.array(found, dtype=float)))
-    return found, float(np.diff(X).max())
+    telling = (_telling(form, unit) - ends[0]) / np.ptp(ends) if param.log == known.log else []
+    inside = np.array([place for place in telling if 0 < place < 1])
+    n = _n_fine(form, unit, ends) if isinstance(form, Relu) else N_FINE
+    found = _different(
+        param.from_unit(np.unique(np.concatenate([np.linspace(0.0, 1.0, n), inside])))
+    )
+    X = known.to_unit(np.array(found, dtype=float))
+    if isinstance(form, Trees):
+        # A value with all its digits only where no short one falls into the same cell.
+        cuts = np.unique(form.threshold[form.feature == unit])
+        exact = param.exactly(inside)
+        cells = np.searchsorted(cuts, known.to_unit(np.array(exact, dtype=float)))
+        seen = set(np.searchsorted(cuts, X).tolist())
+        lacking = [value for value, cell in zip(exact, cells, strict=True) if int(cell) not in seen]
+        return _different([*found, *lacking]), 0.0
+    return found, float(np.diff(np.sort(X)).max())
 
 
-def param_ends(param: Param) -> Vector:
+def _ends(param: Param) -> Vector:
     """The lowest and the highest value of a number, `(2,)`."""
     assert not isinstance(param, Categorical)
     return np.array([param.low, param.high], dtype=float)

@@ -48,11 +48,23 @@ def surface_of(form: Form, levels: Levels) -> Surface:
 
 
 def slack(form: Form, levels: Levels) -> float:
-    """How far below the surface the model may be between the levels."""
-    if not isinstance(form, Relu):
-        return 0.0
-    gaps = zip(levels.columns, levels.spacing, strict=True)
-    return sum(steepness(form, columns) * gap / 2 for columns, gap in gaps)
+    """How far below the surface the model may be between the levels of continuous parameters."""
+    between = [p for p, gap in enumerate(levels.spacing) if gap > 0]
+    if isinstance(form, Relu):
+        return sum(steepness(form, levels.columns[p]) * levels.spacing[p] / 2 for p in between)
+    if isinstance(form, Additive):
+        return sum(_below(form, levels, p) for p in between)
+    return 0.0
+
+
+def _below(form: Additive, levels: Levels, p: int) -> float:
+    """How far the vertex of a parameter's parabola is below the best of its levels."""
+    total = 0.0
+    for X, j in zip(levels.X[p].T, levels.columns[p], strict=True):
+        w, q = form.linear[j], form.square[j]
+        vertex = np.clip(-w / (2 * q), X.min(), X.max()) if q > 0 else X[0]
+        total += float((w * X + q * X**2).min() - w * vertex - q * vertex**2)
+    return max(total, 0.0)
 
 
 def cells_of(surface: Surface, box: Box) -> Cells:

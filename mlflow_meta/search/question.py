@@ -1,0 +1,248 @@
+"""A question to a meta-model: which configurations of a space its formula takes lowest.
+
+score:  what the formula gives; its order is that of the predicted values
+row:    one level of every parameter, see `surface`
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlflow_meta.columns import frame_of
+from mlflow_meta.models import MetaModel
+from mlflow_meta.models.forms import Form
+from mlflow_meta.search.best import Best
+from mlflow_meta.search.choose import ENGINES, engine_for, run
+from mlflow_meta.search.levels import Levels, levels_of
+from mlflow_meta.search.surface import Box, Engine, Incumbent, n_rows
+from mlflow_meta.search.translate import Cells, cells_of, slack, surface_of
+from mlflow_meta.space import SearchSpace
+from mlflow_meta.trials import Config, ConfigValue
+
+Vector = NDArray[np.float64]
+Places = NDArray[np.int64]
+Constraint = Callable[[Config], bool]
+Listed = tuple[list[dict[str, ConfigValue]], Vector]  # configurations, and their scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopK:
+    """The configurations of lowest predicted value.
+
+    Attributes:
+        configs: Up to `k`, all different, the best first; fewer only where there are no more.
+        values: `(k,)` predicted for them, rising, in the units of `MetaModel.predict`.
+        scores: `(k,)` what was minimised, rising; values that the metric's bounds make equal differ
+            here.
+        bound: No configuration has a lower predicted value; -inf where nothing is known.
+        is_exact: Whether it is proven that none is better than any of these. Of a continuous
+            parameter the levels are compared; what lies between them is in `bound`.
+        n_configs: How many configurations this is about; of a continuous parameter, levels.
+        n_assessed: How many of them are accounted for: valued, or ruled out together.
+        engine: Which one searched.
+        seconds: How long it took.
+        is_interrupted: Whether it was stopped by Ctrl-C.
+    """
+
+    configs: list[dict[str, ConfigValue]]
+    values: Vector
+    scores: Vector
+    bound: float
+    is_exact: bool
+    n_configs: int
+    n_assessed: int
+    engine: str
+    seconds: float
+    is_interrupted: bool = False
+
+    @property
+    def gap(self) -> float:
+        """By how much the best may be beaten at most; inf where nothing is known."""
+        return float(self.values[0]) - self.bound if len(self.values) else np.inf
+
+
+Progress = Callable[[TopK], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is searched: a form over a space, less what is not wanted.
+
+    Attributes:
+        model: Whose units the values are in.
+        space: Where to search.
+        form: What is minimised; the model's own, or drawn from what it holds for possible.
+        context: What is given.
+        is_wanted: Whether a configuration may be returned.
+        n_gone: How many it refuses at most, where `is_constrained` is false.
+        is_constrained: Whether it may refuse any number of them.
+    """
+
+    model: MetaModel
+    space: SearchSpace
+    form: Form
+    context: Mapping[str, object]
+    is_wanted: Constraint
+    n_gone: int
+    is_constrained: bool
+
+    def answer(
+        self,
+        k: int,
+        engine: str | Engine,
+        budget_s: float,
+        rng: np.random.Generator,
+        progress: Progress | None = None,
+    ) -> TopK:
+        """The `k` best, as `top_k` gives them."""
+        started = time.monotonic()
+        levels = levels_of(self.space, self.model.encoder, self.form, self.context)
+        surface = surface_of(self.form, levels)
+        # Under a constraint the members of a cell are not alike.
+        cells = [
+            Cells(tuple(tuple(np.array([i]) for i in levels) for levels in box))
+            if self.is_constrained
+            else cells_of(surface, box)
+            for box in levels.boxes
+        ]
+        regions = Regions(levels, cells)
+        boxes = [cell.representatives() for cell in cells]
+        n_cells = sum(n_rows([len(levels) for levels in box]) for box in boxes)
+        if engine == "auto":
+            engine = engine_for(surface, n_cells, is_constrained=self.is_constrained)
+        name = engine if isinstance(engine, str) else getattr(engine, "__name__", "your own")
+
+        def accepts(row: Places) -> bool:
+            return any(True for _ in self._wanted(regions, row))
+
+        steps = run(
+            ENGINES[engine] if isinstance(engine, str) else engine,
+            surface, k, rng, boxes=boxes, accepts=accepts, n_gone=self.n_gone,
+        )  # fmt: skip
+        found, is_interrupted = Best(k, len(boxes[0])).incumbent(-np.inf, 0), False
+        empty = self._answer(found, ([], np.empty(0)), k, name, levels, 0.0)
+        try:
+            for found in steps:
+                seconds = time.monotonic() - started
+                if progress:
+                    progress(self._told(found, empty, seconds))
+                if seconds > budget_s:
+                    break
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            steps.close()
+        listed = self._configs(regions, found, k)
+        answer = self._answer(found, listed, k, name, levels, time.monotonic() - started)
+        return replace(answer, is_interrupted=is_interrupted)
+
+    def _wanted(self, regions: Regions, row: Places) -> Iterator[dict[str, ConfigValue]]:
+        return (config for config in regions.configs(row) if self.is_wanted(config))
+
+    def _configs(self, regions: Regions, found: Incumbent, k: int) -> Listed:
+        """Those of the rows in their order, of each cell from its middle outwards; their scores."""
+        members = (
+            (config, score)
+            for row, score in zip(found.rows, found.values, strict=True)
+            for config in self._wanted(regions, row)
+        )
+        kept = list(itertools.islice(members, k))
+        return [config for config, _ in kept], np.array([score for _, score in kept])
+
+    def _answer(
+        self,
+        found: Incumbent,
+        listed: Listed,
+        k: int,
+        engine: str,
+        levels: Levels,
+        seconds: float,
+    ) -> TopK:
+        configs, scores = listed
+        values = np.empty(0)
+        if configs:
+            values = self.model.at_scores(self._frame(configs), scores)
+        lowest = min(found.rest, float(found.values.min(initial=np.inf)))
+        bound = lowest - slack(self.form, levels)
+        if len(values) and bound != -np.inf:
+            in_units = float(self.model.at_scores(self._frame(configs[:1]), np.array([bound]))[0])
+            bound = min(in_units, float(values[0]))
+        return TopK(
+            configs=configs,
+            values=values,
+            scores=scores,
+            bound=bound,
+            is_exact=found.gap == 0 and (len(configs) == k or found.rest == np.inf),
+            n_configs=levels.n_configs,
+            n_assessed=min(found.n_assessed, levels.n_configs)
+            if found.gap > 0
+            else levels.n_configs,
+            engine=engine,
+            seconds=seconds,
+        )
+
+    def _told(self, found: Incumbent, empty: TopK, seconds: float) -> TopK:
+        """What is known on the way: values and bound alone, in the model's units."""
+        frame = self._frame([{}])
+        raw = np.array([*found.values, found.rest])
+        values = self.model.at_scores(frame.loc[np.zeros(len(raw), dtype=int)], raw)
+        bound = float(min(values)) if np.isfinite(found.rest) else -np.inf
+        return replace(
+            empty,
+            values=values[:-1],
+            scores=found.values,
+            bound=bound,
+            n_assessed=min(found.n_assessed, empty.n_configs),
+            seconds=seconds,
+        )
+
+    def _frame(self, configs: Sequence[Config]) -> pd.DataFrame:
+        return framed(configs, self.space, self.context)
+
+
+class Regions:
+    """The configurations that a row stands for: levels that the model can't tell apart."""
+
+    def __init__(self, levels: Levels, cells: Sequence[Cells]) -> None:
+        """One set of cells for each box of the levels."""
+        self._levels = levels
+        self._members: list[list[dict[int, Places]]] = []
+        for of_box in cells:
+            middle: Box = of_box.representatives()
+            self._members.append(
+                [
+                    dict(zip(firsts.tolist(), members, strict=True))
+                    for firsts, members in zip(middle, of_box.members, strict=True)
+                ]
+            )
+
+    def configs(self, row: Places) -> Iterator[dict[str, ConfigValue]]:
+        """The middle one first, and then outwards."""
+        members = next(
+            [kept[int(level)] for kept, level in zip(box, row, strict=True)]
+            for box in self._members
+            if all(int(level) in kept for kept, level in zip(box, row, strict=True))
+        )
+        outwards = [_outwards(levels) for levels in members]
+        for chosen in itertools.product(*outwards):
+            yield self._levels.config(chosen)
+
+
+def _outwards(levels: Places) -> list[int]:
+    middle = len(levels) // 2
+    return [int(levels[i]) for i in sorted(range(len(levels)), key=lambda i: abs(i - middle))]
+
+
+def framed(
+    configs: Sequence[Config], space: SearchSpace, context: Mapping[str, object]
+) -> pd.DataFrame:
+    """`configs` as rows that a meta-model reads, each in the same context."""
+    frame = frame_of(configs, space.names)
+    return pd.concat([frame, pd.DataFrame(dict(context), index=frame.index)], axis=1)
