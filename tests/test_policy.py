@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from surfaces import all_rows, brute_force, random_rows, relu_surface, tree_surface
 
-from mlflow_meta.search.policy import MAX_ENUMERATED, cross_entropy, reinforce
+from mlflow_meta.search.policy import (
+    MAX_ENUMERATED,
+    ElitePolicy,
+    GradientPolicy,
+    Start,
+    cross_entropy,
+    drawn,
+    reinforce,
+)
 from mlflow_meta.search.seen import lowest
 from mlflow_meta.search.surface import (
     AdditiveSurface,
@@ -81,6 +89,20 @@ def test_nine_times_of_ten_an_engine_finds_the_optimum(engine: Engine, make: Mak
         n_found += bool(found <= surface.values(all_rows(SIZES)).min() + 1e-9)
     # At a true rate of 0.98, fewer than 36 of 40 happen once in 700 times.
     assert n_found >= 0.9 * N_SURFACES
+
+
+@SURFACES
+@pytest.mark.parametrize("start", [ElitePolicy.start, GradientPolicy.start])
+def test_a_policy_learns_to_play_better_than_999_of_1000_rows(start: Start, make: Make) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(5):
+        surface = make(SIZES, seed)
+        policy = start(SIZES, rng)
+        for _ in range(30):
+            rows = drawn(policy.probabilities, SIZES, 300, rng)
+            policy = policy.after(rows, surface.values(rows))
+        played = surface.values(drawn(policy.probabilities, SIZES, 1000, rng))
+        assert np.median(played) < np.quantile(surface.values(all_rows(SIZES)), 0.001)
 
 
 @ENGINES

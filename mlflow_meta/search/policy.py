@@ -188,10 +188,8 @@ def _learned(seen: Seen, policy: Policy, rng: np.random.Generator) -> Iterator[I
     rows = np.empty((0, len(seen.sizes)), dtype=np.int64)
     values = np.empty(0)
     means: list[float] = []
-    while len(means) < MAX_BATCHES and min(means[-N_STALLED:], default=0.0) <= min(
-        means, default=0.0
-    ):
-        batch = _episodes(policy.probabilities, seen.sizes, rng)
+    while len(means) < MAX_BATCHES and not _has_settled(means):
+        batch = drawn(policy.probabilities, seen.sizes, N_EPISODES, rng)
         rewarded = seen.values(batch)
         yield seen.best
         policy = policy.after(batch, rewarded)
@@ -202,13 +200,18 @@ def _learned(seen: Seen, policy: Policy, rng: np.random.Generator) -> Iterator[I
     yield from descended(seen, rows, rng)
 
 
-def _episodes(pi: Matrix, sizes: tuple[int, ...], rng: np.random.Generator) -> Places:
-    """`(B, P)` rows, drawn from `pi (P, L)`."""
+def _has_settled(means: list[float]) -> bool:
+    """Whether the last of the batches, whose mean values are given, have brought nothing."""
+    return len(means) > N_STALLED and min(means[-N_STALLED:]) > min(means)
+
+
+def drawn(pi: Matrix, sizes: tuple[int, ...], n: int, rng: np.random.Generator) -> Places:
+    """`n` rows `(n, P)` of the policy `pi (P, L)`."""
     below = np.cumsum(pi, axis=1)
-    drawn = rng.random((len(sizes), N_EPISODES))
+    chance = rng.random((len(sizes), n))
     levels = [
         # Without the last, which rounding may leave below what is drawn.
-        np.searchsorted(below[p, : size - 1], drawn[p], side="right")
+        np.searchsorted(below[p, : size - 1], chance[p], side="right")
         for p, size in enumerate(sizes)
     ]
     return np.stack(levels, axis=1).astype(np.int64)
