@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from surfaces import random_surface
 
 from mlflow_meta.search import branch, relaxed_trees
 from mlflow_meta.search.best import all_rows
@@ -15,7 +16,6 @@ from mlflow_meta.search.branch import branch_and_bound
 from mlflow_meta.search.fold import fold
 from mlflow_meta.search.relaxed import relaxation_of
 from mlflow_meta.search.surface import Surface
-from tests.surfaces import random_surface
 
 KINDS = ("additive", "trees", "relu")
 SIZES = st.lists(st.integers(1, 8), min_size=1, max_size=5)

@@ -1,4 +1,4 @@
-"""The best rows that a search has seen."""
+"""The best rows that a search has seen, and the rows of a box one after the other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_meta.search.surface import Incumbent, Surface, n_rows
+from mlflow_meta.search.surface import Incumbent, n_rows
 
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
 Accepts = Callable[[Places], bool]
 
-N_STARTS = 8  # random rows from which coordinate descent starts
 MAX_AT_ONCE = 20_000  # rows that are valued together
-MAX_STEPS = 200  # of one descent
 
 
 def everything(row: Places) -> bool:
@@ -60,49 +58,6 @@ class Best:
     def incumbent(self, rest: float, n_assessed: int) -> Incumbent:
         """What is known by now."""
         return Incumbent(rows=self.rows, values=self.values, rest=rest, n_assessed=n_assessed)
-
-
-def descend(
-    surface: Surface, best: Best, starts: Places, levels: tuple[Places, ...] | None = None
-) -> int:
-    """Coordinate descent from `starts (n, P)`; offers all that it values, and says how many.
-
-    Every step values all changes of one parameter, to the levels of a box where one is given, and
-    takes the best of them.
-    """
-    box = levels or tuple(np.arange(size) for size in surface.sizes)
-    n_valued = 0
-    for start in starts:
-        row, value = start.copy(), np.inf
-        for _ in range(MAX_STEPS):
-            around = neighbours(row, box)
-            values = np.concatenate(
-                [
-                    surface.values(around[i : i + MAX_AT_ONCE])
-                    for i in range(0, len(around), MAX_AT_ONCE)
-                ]
-            )
-            n_valued += len(around)
-            best.offer(around, values)
-            if not values.min() < value:
-                break
-            row, value = around[int(np.argmin(values))], float(values.min())
-    return n_valued
-
-
-def neighbours(row: Places, box: tuple[Places, ...]) -> Places:
-    """`row (P,)` and all rows of a box that differ from it in one parameter, `(n, P)`."""
-    around = np.repeat(row[None, :], 1 + sum(len(levels) for levels in box), axis=0)
-    place = 1
-    for p, levels in enumerate(box):
-        around[place : place + len(levels), p] = levels
-        place += len(levels)
-    return around
-
-
-def random_rows(box: tuple[Places, ...], n: int, rng: np.random.Generator) -> Places:
-    """`n` rows of a box, `(n, P)`."""
-    return np.stack([levels[rng.integers(len(levels), size=n)] for levels in box], axis=1)
 
 
 def all_rows(box: tuple[Places, ...]) -> Places:

@@ -22,22 +22,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_meta.search.best import (
-    N_STARTS,
-    Accepts,
-    Best,
-    all_rows,
-    descend,
-    everything,
-    random_rows,
-)
+from mlflow_meta.search.best import Accepts, Best, all_rows, everything
 from mlflow_meta.search.relaxed import relaxation_of
+from mlflow_meta.search.seen import Seen, descended
 from mlflow_meta.search.surface import Box, Incumbent, Surface, n_rows
 
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
 Allowed = NDArray[np.bool_]  # `(n_1 + ... + n_P,)`, the levels of all parameters after each other
 
+N_STARTS = 8  # random rows of a box from which coordinate descent starts
 MAX_VALUED = 64  # rows up to which a node is valued whole
 STEP_S = 0.1  # about how often the caller gets to see where the search stands
 MAX_OPEN_BYTES = 400_000_000  # of open nodes; beyond it the search ends with the bound it has
@@ -78,16 +72,23 @@ def branch_and_bound(
     sizes = surface.sizes
     boxes = boxes or [tuple(np.arange(size) for size in sizes)]
     search = _Search(surface, Best(k, len(sizes), accepts), n_rows_in(boxes))
+    shown_s = time.monotonic()
     for box in boxes:
-        search.n_valued += descend(surface, search.best, random_rows(box, N_STARTS, rng), box)
+        seen = Seen(surface.restricted(box), k)
+        starts = np.stack([rng.integers(len(levels), size=N_STARTS) for levels in box], axis=1)
+        for found in descended(seen, starts, rng):
+            if time.monotonic() - shown_s > STEP_S:
+                search.take(box, found)
+                yield search.incumbent()
+                shown_s = time.monotonic()
+        search.take(box, seen.best)
     search.open([_mask(sizes, box) for box in boxes])
-    started = time.monotonic()
     yield search.incumbent()
     while search.heap and search.n_bytes < MAX_OPEN_BYTES:
         search.expand()
-        if time.monotonic() - started > STEP_S:
+        if time.monotonic() - shown_s > STEP_S:
             yield search.incumbent()
-            started = time.monotonic()
+            shown_s = time.monotonic()
     yield search.incumbent()
 
 
@@ -104,6 +105,7 @@ class _Search:
         self.relaxation: Relaxation = relaxation_of(surface)
         self.offsets = np.concatenate([[0], np.cumsum(surface.sizes)])
         self.heap: list[tuple[float, int, Allowed, Any]] = []
+        self.is_begun = False
         self.n_valued = 0
         self._numbers = itertools.count()
         self._open_rows = 0.0
@@ -117,11 +119,20 @@ class _Search:
     def n_bytes(self) -> int:
         return len(self.heap) * (int(self.offsets[-1]) + 200)
 
+    def take(self, box: Box, found: Incumbent) -> None:
+        """Rows that were found in a box, as levels of the box."""
+        rows = np.stack([levels[i] for levels, i in zip(box, found.rows.T, strict=True)], axis=1)
+        self.best.offer(rows, found.values)
+        self.n_valued += len(rows)
+
     def open(self, nodes: Sequence[Allowed]) -> None:
+        self.is_begun = True
         for allowed in nodes:
             self._push(-np.inf, allowed, None)
 
     def incumbent(self) -> Incumbent:
+        if not self.is_begun:
+            return self.best.incumbent(-np.inf, self.n_valued)
         lowest = self.heap[0][0] - self.relaxation.tolerance if self.heap else np.inf
         complete = len(self.best.values) == self.n_rows
         rest = np.inf if complete else min(lowest, self.best.cut)

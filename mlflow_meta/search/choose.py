@@ -11,6 +11,7 @@ from mlflow_meta.search.best import Accepts, Best
 from mlflow_meta.search.branch import branch_and_bound, n_rows_in
 from mlflow_meta.search.enumerated import enumerated
 from mlflow_meta.search.fold import fold
+from mlflow_meta.search.policy import cross_entropy, reinforce
 from mlflow_meta.search.surface import AdditiveSurface, Box, Engine, Incumbent, ReluSurface, Surface
 
 Places = NDArray[np.int64]
@@ -20,8 +21,10 @@ MAX_SCANNED = 5_000_000_000  # rows of a network up to which all are scanned
 
 ENGINES: Mapping[str, Engine] = {
     "branch": branch_and_bound,
+    "cross_entropy": cross_entropy,
     "enumerated": enumerated,
     "fold": fold,
+    "reinforce": reinforce,
 }
 """Name -> engine; see their modules for what each can search."""
 
