@@ -184,10 +184,12 @@ def _search(
 
 
 def _learned(seen: Seen, policy: Policy, rng: np.random.Generator) -> Iterator[Incumbent]:
-    """Train one policy until it has settled, then descend from the best that it has played."""
+    """Train one policy until it has settled, then descend from the best that it has played.
+
+    The best of early batches as well as of late ones: these are all of one valley.
+    """
     n_descents = min(max(N_NEIGHBOURS // sum(seen.sizes), 1), MAX_DESCENTS)
-    rows = np.empty((0, len(seen.sizes)), dtype=np.int64)
-    values = np.empty(0)
+    winners: list[Places] = []
     means: list[float] = []
     while len(means) < MAX_BATCHES and not _has_settled(means):
         batch = drawn(policy.probabilities, seen.sizes, N_EPISODES, rng)
@@ -195,10 +197,9 @@ def _learned(seen: Seen, policy: Policy, rng: np.random.Generator) -> Iterator[I
         yield seen.best
         policy = policy.after(batch, rewarded)
         means.append(float(rewarded.mean()))
-        rows, values = lowest(
-            np.concatenate([rows, batch]), np.concatenate([values, rewarded]), n_descents
-        )
-    yield from descended(seen, rows, rng)
+        winners.append(batch[np.argmin(rewarded)])
+    chosen = np.linspace(len(winners) - 1, 0, n_descents).round().astype(int)
+    yield from descended(seen, np.stack(winners)[np.unique(chosen)], rng)
 
 
 def _has_settled(means: list[float]) -> bool:
