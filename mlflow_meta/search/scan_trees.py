@@ -1,0 +1,201 @@
+"""Blocks of a `TreeSurface`: from one to the next, only the trees that change are added up anew.
+
+l:      classes of levels, of all parameters together
+leaf:   of any tree; a row falls into it where each of its classes is `allowed (l,)` by the leaf
+piece:  at most 64 neighbouring leaves of a tree, as the bits of a word; adds 0 outside of them
+state:  of a piece: the leaves that the prefix allows; given it, the suffix decides
+row:    of a table: what a piece in a state adds to each row of a block
+
+The table is rounded down to whole multiples of `unit` in 16 bits, whose sums are exact and never
+above the value: so they may be carried from block to block, and rule out what they are above the
+bar with. A block that has a row which they do not rule out is valued in float64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_meta.search.compiled import compiled
+from mlflow_meta.search.leaves import Leaves, Piece, leaves_of, pieces_of
+from mlflow_meta.search.surface import Matrix, Places, TreeSurface, Vector
+from mlflow_meta.search.walk import PER_BLOCK, Classes, Found, Split, advance, note
+
+Codes = NDArray[np.int16]
+
+N_CODES = 65_000  # of the 2^16, what the sum of all trees may spread over
+PER_RUN = 64  # codes of a table's row that are added at once; rows are padded to a multiple
+N_CELLS = 2**22  # leaves times rows of a block at most: bounds the tables
+
+
+class _Forest(NamedTuple):
+    """Tables of a split surface.
+
+    Attributes:
+        sizes: `(m,)` classes of each prefix parameter.
+        starts: `(m,)` where each begins among the classes of the prefix.
+        counts: `(l',)` levels in each of these.
+        begin: `(pieces,)` where each piece's first state is in `following`.
+        following: At a state's place plus a class: the next state's place; of the last parameter,
+            its row.
+        narrow: `(rows, width)` codes; row 0 adds nothing.
+        wide: `(rows, n_block)` what the codes are of.
+        scalars: constant; `unit`; what codes of 0 stand for; what float64 may be off by.
+    """
+
+    sizes: Places
+    starts: Places
+    counts: Places
+    begin: Places
+    following: NDArray[np.int32]
+    narrow: Codes
+    wide: Matrix
+    scalars: Vector
+
+
+class TreeBlocks:
+    """See `Blocks`."""
+
+    split: Split
+
+    def __init__(self, surface: TreeSurface, classes: Classes, bar: float) -> None:
+        leaves = leaves_of(surface)
+        n_splits = np.bincount(surface.param[surface.param >= 0], minlength=len(surface.sizes))
+        weight = n_splits / np.maximum(np.array(surface.sizes) - 1.0, 1.0)
+        limit = min(PER_BLOCK, max(N_CELLS // len(leaves.value), 1))
+        self.split = Split.by(surface.sizes, weight.tolist(), limit)
+        pieces = pieces_of(leaves, surface.sizes, self.split)
+        self._forest = _forest(surface.constant, leaves, pieces, classes, self.split, bar)
+
+    def search(self, found: Found, first: int, last: int, bar: float) -> tuple[int, int, int]:
+        """See `Blocks`."""
+        return _search(self._forest, found, *self.split.start(first), (first, last), bar)
+
+
+def same_trees(surface: TreeSurface) -> list[Places]:
+    """The class `(n_p,)` of every level: two that go the same way at all nodes are one."""
+    found = []
+    for p, size in enumerate(surface.sizes):
+        ways = surface.goes_left[surface.param == p, :size]
+        ways = np.concatenate([ways, np.zeros((1, size), dtype=bool)])
+        found.append(np.unique(ways, axis=1, return_inverse=True)[1].reshape(-1))
+    return found
+
+
+def _forest(  # noqa: PLR0913
+    constant: float,
+    leaves: Leaves,
+    pieces: list[Piece],
+    classes: Classes,
+    split: Split,
+    bar: float,
+) -> _Forest:
+    edges = np.flatnonzero(np.diff(leaves.tree, prepend=-1))
+    low, high = np.minimum.reduceat(leaves.value, edges), np.maximum.reduceat(leaves.value, edges)
+    size = abs(constant) + float(np.maximum(np.abs(low), np.abs(high)).sum())
+    off = float(4 * (len(low) + 8) * np.finfo(np.float64).eps * size)
+    # A leaf so high that no row in it gets below the bar need not say how high.
+    high = np.minimum(high, low + max(bar - constant - float(low.sum()), 0.0) + off)
+    unit = max(float((high - low).sum()) / (N_CODES - 2 * len(low)), off, 1e-300)
+    middle = (low + high) / 2.0
+    code = np.floor((np.minimum(leaves.value, high[leaves.tree]) - middle[leaves.tree]) / unit)
+    leaf = np.concatenate([piece.leaf() for piece in pieces])
+    narrow = np.append(code, 0.0).astype(np.int16)[leaf]
+    n_rows, n_block = leaf.shape
+    begin, following = _linked(pieces, split)
+    return _Forest(
+        sizes=np.array(split.prefix_sizes, dtype=np.int64),
+        starts=np.cumsum([0, *split.prefix_sizes])[:-1].astype(np.int64),
+        counts=np.concatenate(classes.of_prefix(split)),
+        begin=begin,
+        following=following,
+        narrow=np.pad(narrow, ((1, 0), (0, -n_block % PER_RUN)), mode="edge") * _but_first(n_rows),
+        wide=np.pad(np.append(leaves.value, 0.0)[leaf], ((1, 0), (0, 0))),
+        scalars=np.array([constant, unit, constant + float(middle.sum()), off]),
+    )
+
+
+def _but_first(n: int) -> Codes:
+    return (np.arange(n + 1) > 0).astype(np.int16)[:, None]
+
+
+def _linked(pieces: list[Piece], split: Split) -> tuple[Places, NDArray[np.int32]]:
+    """`begin` and `following` of a `_Forest`."""
+    n_states = np.array([[len(table) for table in piece.following] for piece in pieces])
+    cells = (n_states * np.array(split.prefix_sizes)).T  # of each parameter, of each piece
+    places = (np.cumsum(cells) - cells.reshape(-1)).reshape(cells.shape)
+    rows = np.cumsum([1, *(len(piece.states) for piece in pieces)])[:-1]
+    linked = []
+    for j in range(len(split.prefix)):
+        is_last = j == len(split.prefix) - 1
+        width = 1 if is_last else split.prefix_sizes[j + 1]
+        base = rows if is_last else places[j + 1]
+        linked += [
+            (base[t] + piece.following[j] * width).reshape(-1) for t, piece in enumerate(pieces)
+        ]
+    return places[0], np.concatenate(linked).astype(np.int32)
+
+
+@compiled
+def _search(
+    forest: _Forest, found: Found, digits: Places, ways: Places, span: tuple[int, int], bar: float
+) -> tuple[int, int, int]:
+    step, last = span
+    m, n_pieces, n_block = len(forest.sizes), len(forest.begin), forest.wide.shape[1]
+    constant, unit, base, off = forest.scalars
+    limit = (bar - base + off) / unit + 1.0
+    at = np.empty((m, n_pieces), dtype=np.int64)
+    at[0] = forest.begin
+    rows = np.zeros(n_pieces, dtype=np.int64)
+    gone, come = np.empty((2, n_pieces + 1), dtype=np.int64)
+    total = np.zeros(forest.narrow.shape[1], dtype=np.int16)
+    values = np.empty(n_block)
+    changed, n, n_passed = 0, 0, 0
+    while step < last and n + n_block <= len(found.value):
+        n_levels = 1
+        for j in range(m):
+            n_levels *= forest.counts[forest.starts[j] + digits[j]]
+        n_passed += n_levels
+        for j in range(changed, m - 1):
+            for t in range(n_pieces):
+                at[j + 1, t] = forest.following[at[j, t] + digits[j]]
+        n_changed = 0
+        for t in range(n_pieces):
+            row = forest.following[at[m - 1, t] + digits[m - 1]]
+            gone[n_changed], come[n_changed] = rows[t], row
+            n_changed += row != rows[t]
+            rows[t] = row
+        gone[n_changed] = come[n_changed] = 0
+        if _exchange(total, forest.narrow, gone, come, n_changed) <= limit:
+            _value(forest, rows, values)
+            n = note(found, n, (step, 0), values, bar - off)
+        changed = advance(digits, ways, forest.sizes)
+        step += 1
+    return step, n, n_passed
+
+
+@compiled
+def _exchange(total: Codes, narrow: Codes, gone: Places, come: Places, n: int) -> int:
+    """Put `n` rows of the table in the place of others, two at a time; the lowest total then."""
+    for c in range(0, n, 2):
+        come0, come1 = narrow[come[c]], narrow[come[c + 1]]
+        gone0, gone1 = narrow[gone[c]], narrow[gone[c + 1]]
+        for start in range(0, len(total), PER_RUN):
+            for i in range(start, start + PER_RUN):
+                total[i] = total[i] + ((come0[i] - gone0[i]) + (come1[i] - gone1[i]))
+    lowest = total[0]
+    for i in range(len(total)):
+        lowest = min(lowest, total[i])
+    return lowest
+
+
+@compiled
+def _value(forest: _Forest, rows: Places, values: Vector) -> None:
+    """The values `(n_block,)` of a block's rows, in float64."""
+    values[:] = forest.scalars[0]
+    for row in rows:
+        added = forest.wide[row]
+        for i in range(len(values)):
+            values[i] += added[i]
