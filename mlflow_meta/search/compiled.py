@@ -18,6 +18,6 @@ def compiled(function: Callable[Given, Result]) -> Callable[Given, Result]:
     written, as in a read-only container, it is compiled anew by every process.
     """
     try:
-        return njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # numba found no folder to keep it in
-        return njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return njit(nogil=True)(function)

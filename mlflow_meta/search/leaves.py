@@ -8,6 +8,7 @@ state:  a word: those leaves of a piece that the levels of some parameters allow
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def pieces_of(leaves: Leaves, sizes: Sequence[int], split: Split) -> list[Piece]
     """All leaves in pieces that have few states for a prefix."""
     edges = np.flatnonzero(np.diff(leaves.tree, prepend=-1, append=-1)).tolist()
     found = []
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         found += list(_cut(leaves, sizes, split, first, last))
     return found
 

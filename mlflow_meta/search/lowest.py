@@ -72,5 +72,3 @@ def _neighbours(rows: Places, sizes: tuple[int, ...]) -> Places:
         changed[:, p] = np.tile(np.arange(size), len(rows))
         found.append(changed)
     return np.concatenate(found)
-
-

@@ -20,10 +20,10 @@ from mlflow_meta.search.lowest import Lowest, descend, spread
 from mlflow_meta.search.scan_relu import ReluBlocks, same_relu
 from mlflow_meta.search.scan_trees import TreeBlocks, same_trees
 from mlflow_meta.search.surface import Incumbent, ReluSurface, Surface, TreeSurface, n_rows
-from mlflow_meta.search.walk import PER_BLOCK, Blocks, Classes, Found
+from mlflow_meta.search.walk import Blocks, Classes, Found
 
 N_LISTED = 4096  # rows that are valued by the surface before the first block
-N_FOUND = 64 * PER_BLOCK  # room for rows that a thread has found below the bar
+N_FOUND = 2**18  # room for rows that a thread has found below the bar
 PER_ROUND_S = 0.05
 PER_PIECE_S = 0.004  # a thread's turn between two looks at the bar and at the clock
 MOST_ROWS = 2**62  # that can be numbered
@@ -52,11 +52,11 @@ def scan(surface: Surface, k: int, rng: np.random.Generator) -> Iterator[Incumbe
             f"A scan numbers its rows in 64 bits; {n_rows(surface.sizes):.3g} are too many. "
             "Restrict the surface to a box first."
         )
-    if not isinstance(surface, ReluSurface | TreeSurface):
-        raise TypeError(f"A scan takes apart units or trees, not {type(surface).__name__}.")
-    is_relu = isinstance(surface, ReluSurface)
-    classes = Classes.of(same_relu(surface) if is_relu else same_trees(surface))
-    return _scan(surface, classes, k)
+    if isinstance(surface, ReluSurface):
+        return _scan(surface, Classes.of(same_relu(surface)), k)
+    if isinstance(surface, TreeSurface):
+        return _scan(surface, Classes.of(same_trees(surface)), k)
+    raise TypeError(f"A scan takes apart units or trees, not {type(surface).__name__}.")
 
 
 def _scan(surface: ReluSurface | TreeSurface, classes: Classes, k: int) -> Iterator[Incumbent]:
@@ -67,9 +67,10 @@ def _scan(surface: ReluSurface | TreeSurface, classes: Classes, k: int) -> Itera
     lowest.add(spread(few.sizes, n_listed))
     if n_listed < n_few:
         descend(lowest, few.sizes)
-        for n_assessed in _rounds(_blocks(few, classes, lowest.bar), lowest):
-            if n_assessed < n_all:
-                yield _incumbent(lowest, classes, k, n_assessed, rest=-math.inf)
+        blocks = _blocks(few, classes, lowest.bar)
+        per_block = math.prod(len(classes.levels[p]) for p in blocks.split.suffix)
+        for n_done in _rounds(blocks, lowest):
+            yield _incumbent(lowest, classes, k, n_done * per_block, rest=-math.inf)
     rest = math.inf if k >= n_all else float(lowest.values[-1])
     yield _incumbent(lowest, classes, k, n_all, rest=rest)
 
@@ -88,7 +89,7 @@ def _incumbent(
 
 
 def _rounds(blocks: Blocks, lowest: Lowest) -> Iterator[int]:
-    """Go through the blocks; rows that are accounted for by the end of each round."""
+    """Go through the blocks; prefixes of levels that are done with, by all rounds but the last."""
     n_threads = len(os.sched_getaffinity(0))
     walk = _Walk(blocks, lowest)
     with ThreadPoolExecutor(n_threads) as pool:
@@ -96,7 +97,8 @@ def _rounds(blocks: Blocks, lowest: Lowest) -> Iterator[int]:
             until = time.perf_counter() + PER_ROUND_S
             for turn in [pool.submit(walk.go, until) for _ in range(n_threads)]:
                 turn.result()
-            yield walk.n_assessed
+            if walk.step < blocks.split.n_steps:
+                yield walk.n_done
 
 
 class _Walk:
@@ -104,12 +106,12 @@ class _Walk:
 
     Attributes:
         step: The next that no thread has taken.
-        n_assessed: Rows of the pieces that are done.
+        n_done: Prefixes, of levels, of the pieces that are done.
     """
 
     def __init__(self, blocks: Blocks, lowest: Lowest) -> None:
         self.step = 0
-        self.n_assessed = 0
+        self.n_done = 0
         self._blocks = blocks
         self._lowest = lowest
         self._per_piece = 64
@@ -133,7 +135,7 @@ class _Walk:
             bar = self._lowest.bar
             first, n, n_passed = self._blocks.search(found, first, last, bar)
             with self._lock:
-                self.n_assessed += n_passed
+                self.n_done += n_passed
                 if n:
                     best = np.argsort(found.value[:n], kind="stable")[: len(self._lowest.values)]
                     rows = self._blocks.split.rows(found.step[best], found.place[best])

@@ -14,7 +14,6 @@ with; in any other one all rows are valued in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +21,15 @@ from numpy.typing import NDArray
 
 from mlflow_meta.search.compiled import compiled
 from mlflow_meta.search.surface import Matrix, Places, ReluSurface, Vector
-from mlflow_meta.search.walk import PER_BLOCK, PER_TILE, Classes, Found, Split, advance, note, tiles
+from mlflow_meta.search.walk import PER_TILE, Classes, Found, Split, advance, note, tiles
 
 Codes = NDArray[np.int16]
 
 N_CODES = 65_000  # of the 2^16, what the signed sum may spread over
+PER_BLOCK = 16_384  # rows of a block at most
+N_CELLS = 2**22  # units times rows of a block at most: bounds the tables
 PER_GROUP = 8  # units that are added up before their sum is stored
-PER_BATCH = 16  # prefixes that share a tile while it is in the core's own memory
-FAR = 1e15  # units beyond any sum of codes
+PER_BATCH = 8  # prefixes that share a group's codes while the core's own memory holds them
 
 
 class _Net(NamedTuple):
@@ -77,7 +77,8 @@ class ReluBlocks:
 
     def __init__(self, surface: ReluSurface, classes: Classes) -> None:
         surface = _grouped(surface)
-        self.split = Split.by(surface.sizes, [0.0] * len(surface.sizes), PER_BLOCK)
+        limit = min(PER_BLOCK, max(N_CELLS // len(surface.out), 1))
+        self.split = Split.by(surface.sizes, [0.0] * len(surface.sizes), limit)
         self._net = _net(surface, classes, self.split)
 
     def search(self, found: Found, first: int, last: int, bar: float) -> tuple[int, int, int]:
@@ -86,10 +87,9 @@ class ReluBlocks:
 
 
 def same_relu(surface: ReluSurface) -> list[Places]:
-    """The class `(n_p,)` of every level: two that add the same to all units are one."""
-    return [
-        np.unique(table, axis=0, return_inverse=True)[1].reshape(-1) for table in surface.tables
-    ]
+    """The class `(n_p,)` of every level: two that add the same to all that counts are one."""
+    counting = [np.where(surface.out == 0.0, 0.0, table) for table in surface.tables]
+    return [np.unique(table, axis=0, return_inverse=True)[1].reshape(-1) for table in counting]
 
 
 def _grouped(surface: ReluSurface) -> ReluSurface:
@@ -145,9 +145,8 @@ def _net(surface: ReluSurface, classes: Classes, split: Split) -> _Net:
 
 def _rounding(surface: ReluSurface) -> float:
     """More than two ways to add up a value in float64 can differ by (Higham, section 4.2)."""
-    tables: Sequence[Matrix] = surface.tables
-    hidden = np.abs(surface.bias) + sum(np.abs(table).max(axis=0) for table in tables)
-    n_terms = len(tables) + len(surface.out) + 8
+    hidden = np.abs(surface.bias) + sum(np.abs(table).max(axis=0) for table in surface.tables)
+    n_terms = len(surface.tables) + len(surface.out) + 8
     scale = abs(surface.constant) + float(np.abs(surface.out) @ hidden)
     return float(4 * n_terms * np.finfo(np.float64).eps * scale)
 
@@ -157,37 +156,44 @@ def _search(
     net: _Net, found: Found, digits: Places, ways: Places, span: tuple[int, int], bar: float
 ) -> tuple[int, int, int]:
     step, last = span
-    m = len(net.sizes)
-    partial = np.empty((m + 1, len(net.bias)))
+    m, h, n_block = len(net.sizes), len(net.bias), net.n_block
+    partial = np.empty((m + 1, h))
     partial[0] = net.bias
-    cuts = np.empty((PER_BATCH, len(net.bias)), dtype=np.int16)
-    hidden = np.empty((PER_BATCH, len(net.bias)))
+    hidden, cuts = np.empty((PER_BATCH, h)), np.zeros((PER_BATCH, h), dtype=np.int16)
     limits = np.empty(PER_BATCH)
-    narrow = np.empty(PER_TILE, dtype=np.int16)
-    wide = np.empty(PER_TILE)
+    sums, lowest = np.empty((PER_BATCH, PER_TILE), np.int16), np.empty(PER_BATCH, np.int16)
+    values = np.empty(PER_TILE)
     changed, n, n_passed = 0, 0, 0
-    while step < last and n + PER_BATCH * net.n_block <= len(found.value):
+    while step < last and n + PER_BATCH * n_block <= len(found.value):
         n_batch = min(PER_BATCH, last - step)
         for b in range(n_batch):
-            n_levels = 1
-            for j in range(m):
-                n_levels *= net.counts[net.starts[j] + digits[j]]
-            n_passed += n_levels
-            for j in range(changed, m):
-                at = net.starts[j] + digits[j]
-                for h in range(len(net.bias)):
-                    partial[j + 1, h] = partial[j, h] + net.table[at, h]
+            n_passed += _enter(net, partial, digits, changed)
             hidden[b] = partial[m]
             limits[b] = _cut(net, hidden[b], bar, cuts[b])
             changed = advance(digits, ways, net.sizes)
         for t in range(len(net.narrow)):
+            _lowest(net.narrow[t], cuts, net.n_up, sums, lowest)
             for b in range(n_batch):
-                if _lowest(net.narrow[t], cuts[b], net.n_up, narrow) <= limits[b]:
-                    _value(net, hidden[b], net.wide[t], wide)
+                if lowest[b] <= limits[b]:
+                    _value(net, hidden[b], net.wide[t], values)
                     at = (step + b, t * PER_TILE)
-                    n = note(found, n, at, wide[: net.n_block - at[1]], bar - net.scalars[2])
+                    n = note(found, n, at, values[: n_block - at[1]], bar - net.scalars[2])
         step += n_batch
     return step, n, n_passed
+
+
+@compiled
+def _enter(net: _Net, partial: Matrix, digits: Places, changed: int) -> int:
+    """Bring `partial (m + 1, h)`, the sums of u, up to date; the prefix's number of levels."""
+    n_levels = 1
+    for j in range(len(digits)):
+        at = net.starts[j] + digits[j]
+        n_levels *= net.counts[at]
+        if j >= changed:
+            before, after, added = partial[j], partial[j + 1], net.table[at]
+            for i in range(len(added)):
+                after[i] = before[i] + added[i]
+    return n_levels
 
 
 @compiled
@@ -195,47 +201,59 @@ def _cut(net: _Net, hidden: Vector, bar: float, cut: Codes) -> float:
     """The codes of -|out| u, into `cut (h,)`, and the sum that a row below the bar can't exceed."""
     constant, unit, off, offset = net.scalars
     per_unit = 1.0 / unit
+    size, low, reach, offsets = net.size, net.low, net.reach, net.offset
     rest = 0.0
-    for h in range(len(hidden)):
-        above = -net.size[h] * hidden[h] - net.low[h]
-        over = above - net.reach[h]
+    for i in range(len(hidden)):
+        above = -size[i] * hidden[i] - low[i]
+        over = above - reach[i]
         over = over if over > 0.0 else 0.0
-        sign = 1.0 if h < net.n_up else -1.0
-        rest += sign * (over - above)
+        rest += over - above if i < net.n_up else above - over
         within = above - over
         within = within if within > 0.0 else 0.0
-        cut[h] = np.int32(within * per_unit) + net.offset[h]
-    return (bar - constant - rest + off) * per_unit + offset + 1.0
+        cut[i] = np.int32(within * per_unit) + offsets[i]
+    limit: float = (bar - constant - rest + off) * per_unit + offset + 1.0
+    return limit
 
 
 @compiled
-def _lowest(codes: Codes, cut: Codes, n_up: int, total: Codes) -> int:
-    """The lowest of the sums over units, of a tile."""
-    for i in range(PER_TILE):
-        total[i] = 0
-    for g in range(0, len(cut), PER_GROUP):
-        c0, c1, c2, c3 = cut[g], cut[g + 1], cut[g + 2], cut[g + 3]
-        c4, c5, c6, c7 = cut[g + 4], cut[g + 5], cut[g + 6], cut[g + 7]
+def _lowest(codes: Codes, cuts: Codes, n_up: int, sums: Codes, lowest: Codes) -> None:
+    """The lowest sum over units in a tile, into `lowest (PER_BATCH,)`, for each of the prefixes.
+
+    Args:
+        codes: `(h, PER_TILE)`.
+        cuts: `(PER_BATCH, h)`.
+        n_up: Units that add.
+        sums: Room for `(PER_BATCH, PER_TILE)`, that the core's own memory holds beside a group.
+        lowest: What is to be found.
+    """
+    sums[:] = 0
+    for g in range(0, cuts.shape[1], PER_GROUP):
         s0, s1, s2, s3 = codes[g], codes[g + 1], codes[g + 2], codes[g + 3]
         s4, s5, s6, s7 = codes[g + 4], codes[g + 5], codes[g + 6], codes[g + 7]
-        if g < n_up:
-            for i in range(PER_TILE):
-                m0 = (s0[i] if s0[i] > c0 else c0) + (s1[i] if s1[i] > c1 else c1)
-                m2 = (s2[i] if s2[i] > c2 else c2) + (s3[i] if s3[i] > c3 else c3)
-                m4 = (s4[i] if s4[i] > c4 else c4) + (s5[i] if s5[i] > c5 else c5)
-                m6 = (s6[i] if s6[i] > c6 else c6) + (s7[i] if s7[i] > c7 else c7)
-                total[i] = total[i] + ((m0 + m2) + (m4 + m6))
-        else:
-            for i in range(PER_TILE):
-                m0 = (s0[i] if s0[i] > c0 else c0) + (s1[i] if s1[i] > c1 else c1)
-                m2 = (s2[i] if s2[i] > c2 else c2) + (s3[i] if s3[i] > c3 else c3)
-                m4 = (s4[i] if s4[i] > c4 else c4) + (s5[i] if s5[i] > c5 else c5)
-                m6 = (s6[i] if s6[i] > c6 else c6) + (s7[i] if s7[i] > c7 else c7)
-                total[i] = total[i] - ((m0 + m2) + (m4 + m6))
-    lowest = total[0]
-    for i in range(PER_TILE):
-        lowest = min(lowest, total[i])
-    return lowest
+        for b in range(PER_BATCH):
+            total, cut = sums[b], cuts[b]
+            c0, c1, c2, c3 = cut[g], cut[g + 1], cut[g + 2], cut[g + 3]
+            c4, c5, c6, c7 = cut[g + 4], cut[g + 5], cut[g + 6], cut[g + 7]
+            if g < n_up:
+                for i in range(PER_TILE):
+                    m0 = (s0[i] if s0[i] > c0 else c0) + (s1[i] if s1[i] > c1 else c1)
+                    m2 = (s2[i] if s2[i] > c2 else c2) + (s3[i] if s3[i] > c3 else c3)
+                    m4 = (s4[i] if s4[i] > c4 else c4) + (s5[i] if s5[i] > c5 else c5)
+                    m6 = (s6[i] if s6[i] > c6 else c6) + (s7[i] if s7[i] > c7 else c7)
+                    total[i] = total[i] + ((m0 + m2) + (m4 + m6))
+            else:
+                for i in range(PER_TILE):
+                    m0 = (s0[i] if s0[i] > c0 else c0) + (s1[i] if s1[i] > c1 else c1)
+                    m2 = (s2[i] if s2[i] > c2 else c2) + (s3[i] if s3[i] > c3 else c3)
+                    m4 = (s4[i] if s4[i] > c4 else c4) + (s5[i] if s5[i] > c5 else c5)
+                    m6 = (s6[i] if s6[i] > c6 else c6) + (s7[i] if s7[i] > c7 else c7)
+                    total[i] = total[i] - ((m0 + m2) + (m4 + m6))
+    for b in range(PER_BATCH):
+        total = sums[b]
+        low = total[0]
+        for i in range(PER_TILE):
+            low = min(low, total[i])
+        lowest[b] = low
 
 
 @compiled

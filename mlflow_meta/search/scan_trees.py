@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from mlflow_meta.search.compiled import compiled
 from mlflow_meta.search.leaves import Leaves, Piece, leaves_of, pieces_of
-from mlflow_meta.search.surface import Matrix, Places, TreeSurface, Vector
-from mlflow_meta.search.walk import PER_BLOCK, Classes, Found, Split, advance, note
+from mlflow_meta.search.surface import Matrix, Places, TreeSurface, Vector, n_rows
+from mlflow_meta.search.walk import Classes, Found, Split, advance, note
 
 Codes = NDArray[np.int16]
 
 N_CODES = 65_000  # of the 2^16, what the sum of all trees may spread over
+PER_BLOCK = 2048  # rows of a block at most
 PER_RUN = 64  # codes of a table's row that are added at once; rows are padded to a multiple
 N_CELLS = 2**22  # leaves times rows of a block at most: bounds the tables
 
@@ -64,7 +65,7 @@ class TreeBlocks:
         leaves = leaves_of(surface)
         n_splits = np.bincount(surface.param[surface.param >= 0], minlength=len(surface.sizes))
         weight = n_splits / np.maximum(np.array(surface.sizes) - 1.0, 1.0)
-        limit = min(PER_BLOCK, max(N_CELLS // len(leaves.value), 1))
+        limit = min(PER_BLOCK, max(N_CELLS // len(leaves.value), 1), n_rows(surface.sizes) - 1)
         self.split = Split.by(surface.sizes, weight.tolist(), limit)
         pieces = pieces_of(leaves, surface.sizes, self.split)
         self._forest = _forest(surface.constant, leaves, pieces, classes, self.split, bar)
@@ -84,7 +85,7 @@ def same_trees(surface: TreeSurface) -> list[Places]:
     return found
 
 
-def _forest(  # noqa: PLR0913
+def _forest(
     constant: float,
     leaves: Leaves,
     pieces: list[Piece],
@@ -101,9 +102,9 @@ def _forest(  # noqa: PLR0913
     unit = max(float((high - low).sum()) / (N_CODES - 2 * len(low)), off, 1e-300)
     middle = (low + high) / 2.0
     code = np.floor((np.minimum(leaves.value, high[leaves.tree]) - middle[leaves.tree]) / unit)
-    leaf = np.concatenate([piece.leaf() for piece in pieces])
-    narrow = np.append(code, 0.0).astype(np.int16)[leaf]
-    n_rows, n_block = leaf.shape
+    nothing = np.full((1, len(split.block)), -1)
+    leaf = np.concatenate([nothing, *(piece.leaf() for piece in pieces)])
+    wide, filler = np.append(leaves.value, 0.0)[leaf], -leaf.shape[1] % PER_RUN
     begin, following = _linked(pieces, split)
     return _Forest(
         sizes=np.array(split.prefix_sizes, dtype=np.int64),
@@ -111,14 +112,10 @@ def _forest(  # noqa: PLR0913
         counts=np.concatenate(classes.of_prefix(split)),
         begin=begin,
         following=following,
-        narrow=np.pad(narrow, ((1, 0), (0, -n_block % PER_RUN)), mode="edge") * _but_first(n_rows),
-        wide=np.pad(np.append(leaves.value, 0.0)[leaf], ((1, 0), (0, 0))),
+        narrow=np.append(code, 0.0).astype(np.int16)[np.pad(leaf, ((0, 0), (0, filler)), "edge")],
+        wide=wide,
         scalars=np.array([constant, unit, constant + float(middle.sum()), off]),
     )
-
-
-def _but_first(n: int) -> Codes:
-    return (np.arange(n + 1) > 0).astype(np.int16)[:, None]
 
 
 def _linked(pieces: list[Piece], split: Split) -> tuple[Places, NDArray[np.int32]]:
@@ -144,7 +141,7 @@ def _search(
 ) -> tuple[int, int, int]:
     step, last = span
     m, n_pieces, n_block = len(forest.sizes), len(forest.begin), forest.wide.shape[1]
-    constant, unit, base, off = forest.scalars
+    _, unit, base, off = forest.scalars
     limit = (bar - base + off) / unit + 1.0
     at = np.empty((m, n_pieces), dtype=np.int64)
     at[0] = forest.begin
@@ -182,10 +179,9 @@ def _exchange(total: Codes, narrow: Codes, gone: Places, come: Places, n: int) -
     for c in range(0, n, 2):
         come0, come1 = narrow[come[c]], narrow[come[c + 1]]
         gone0, gone1 = narrow[gone[c]], narrow[gone[c + 1]]
-        for start in range(0, len(total), PER_RUN):
-            for i in range(start, start + PER_RUN):
-                total[i] = total[i] + ((come0[i] - gone0[i]) + (come1[i] - gone1[i]))
-    lowest = total[0]
+        for i in range(len(total)):
+            total[i] = total[i] + ((come0[i] - gone0[i]) + (come1[i] - gone1[i]))
+    lowest: int = total[0]
     for i in range(len(total)):
         lowest = min(lowest, total[i])
     return lowest

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from mlflow_meta.search.compiled import compiled
 from mlflow_meta.search.surface import Places, Vector
 
-PER_BLOCK = 2048  # rows of a suffix at most: what is read at every step stays near the core
-PER_TILE = 256  # rows that are valued at once; a suffix is padded to a multiple of it
+Number = TypeVar("Number", bound=np.generic)
+
+PER_TILE = 512  # rows that are valued at once; a suffix is padded to a multiple of it
 PER_STEP = 200  # rows that could be valued in the time that a step takes beside its block
 
 
@@ -137,14 +138,13 @@ class Split:
     def block(self) -> Places:
         """`(n, P - m)` all suffixes."""
         sizes = [self.sizes[p] for p in self.suffix]
-        grid = np.unravel_index(np.arange(math.prod(sizes)), sizes) if sizes else ()
-        return np.array(grid, dtype=np.int64).reshape(len(sizes), -1).T.reshape(-1, len(sizes))
+        return np.indices(sizes, dtype=np.int64).reshape(len(sizes), math.prod(sizes)).T
 
     def rows(self, step: Places, place: Places) -> Places:
         """Rows `(n, P)` at `step (n,)` of the walk and `place (n,)` in the block."""
         found = np.empty((len(step), len(self.sizes)), dtype=np.int64)
         found[:, list(self.prefix)] = walked(step, self.prefix_sizes)[0]
-        found[:, list(self.suffix)] = self.block[place] if self.suffix else 0
+        found[:, list(self.suffix)] = self.block[place]
         return found
 
 
@@ -205,7 +205,8 @@ class Blocks(Protocol):
         By more than rounding, that is. Stops before `last` where there may be no room.
 
         Returns:
-            The step that it stopped before; the rows found; the rows of levels it went through.
+            The step that it stopped before; the rows found; the prefixes of levels, not of classes,
+            that it went through.
         """
         ...
 
@@ -235,7 +236,7 @@ def padded(n: int) -> int:
     return -(-n // PER_TILE) * PER_TILE
 
 
-def tiles(table: NDArray[np.generic]) -> NDArray[np.generic]:
+def tiles(table: NDArray[Number]) -> NDArray[Number]:
     """`table (r, n)` as `(tiles, r, PER_TILE)`; the last column fills the last tile."""
     r, n = table.shape
     wide = np.pad(table, ((0, 0), (0, padded(n) - n)), mode="edge")
