@@ -221,6 +221,7 @@ def test_millions_of_rows_of_trees_are_all_looked_at() -> None:
 
 def test_every_incumbent_is_no_worse_than_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PER_ROUND_S", 0.001)
+    monkeypatch.setattr(module, "PER_PIECE_S", 0.0001)
     surface = relu_surface(np.random.default_rng(7), (10,) * 7, 32)
     steps = list(scan(surface, 10, RNG))
     assert len(steps) > 2

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlflow_meta.search.surface import Places, Surface, Vector, n_rows
 
+PER_CHUNK = 4096  # rows that are valued at once: bounds the memory
 N_ROUNDS = 30  # of `descend` at most
 N_DESCENTS = 8  # rows that are stepped from in each
 
@@ -41,7 +42,8 @@ class Lowest:
             np.ravel_multi_index(tuple(both.T), self._surface.sizes), return_index=True
         )
         fresh = np.sort(first[first >= len(self.rows)])
-        values = np.concatenate([self.values, self._surface.values(both[fresh])])
+        parts = [both[fresh[i : i + PER_CHUNK]] for i in range(0, len(fresh), PER_CHUNK)]
+        values = np.concatenate([self.values, *map(self._surface.values, parts)])
         rows = np.concatenate([self.rows, both[fresh]])
         order = np.argsort(values, kind="stable")[: self._k]
         self.rows, self.values = rows[order], values[order]

@@ -27,7 +27,8 @@ Codes = NDArray[np.int16]
 
 N_CODES = 65_000  # of the 2^16, what the sum of all trees may spread over
 PER_BLOCK = 2048  # rows of a block at most
-PER_RUN = 64  # codes of a table's row that are added at once; rows are padded to a multiple
+PER_LINE = 64  # codes that are added at once; a table's row is padded to a multiple
+PER_RUN = 16  # rows of a block that are valued at once
 N_CELLS = 2**22  # leaves times rows of a block at most: bounds the tables
 
 
@@ -41,6 +42,7 @@ class _Forest(NamedTuple):
         begin: `(pieces,)` where each piece's first state is in `following`.
         following: At a state's place plus a class: the next state's place; of the last parameter,
             its row.
+        is_open: `following`'s length: whether the state at that place has more than one follower.
         narrow: `(rows, width)` codes; row 0 adds nothing.
         wide: `(rows, n_block)` what the codes are of.
         scalars: constant; `unit`; what codes of 0 stand for; what float64 may be off by.
@@ -51,6 +53,7 @@ class _Forest(NamedTuple):
     counts: Places
     begin: Places
     following: NDArray[np.int32]
+    is_open: NDArray[np.bool_]
     narrow: Codes
     wide: Matrix
     scalars: Vector
@@ -104,35 +107,37 @@ def _forest(
     code = np.floor((np.minimum(leaves.value, high[leaves.tree]) - middle[leaves.tree]) / unit)
     nothing = np.full((1, len(split.block)), -1)
     leaf = np.concatenate([nothing, *(piece.leaf() for piece in pieces)])
-    wide, filler = np.append(leaves.value, 0.0)[leaf], -leaf.shape[1] % PER_RUN
-    begin, following = _linked(pieces, split)
+    wide, filler = np.append(leaves.value, 0.0)[leaf], -leaf.shape[1] % PER_LINE
+    begin, following, is_open = _linked(pieces, split)
     return _Forest(
         sizes=np.array(split.prefix_sizes, dtype=np.int64),
         starts=np.cumsum([0, *split.prefix_sizes])[:-1].astype(np.int64),
         counts=np.concatenate(classes.of_prefix(split)),
         begin=begin,
         following=following,
+        is_open=is_open,
         narrow=np.append(code, 0.0).astype(np.int16)[np.pad(leaf, ((0, 0), (0, filler)), "edge")],
         wide=wide,
         scalars=np.array([constant, unit, constant + float(middle.sum()), off]),
     )
 
 
-def _linked(pieces: list[Piece], split: Split) -> tuple[Places, NDArray[np.int32]]:
-    """`begin` and `following` of a `_Forest`."""
+def _linked(
+    pieces: list[Piece], split: Split
+) -> tuple[Places, NDArray[np.int32], NDArray[np.bool_]]:
+    """`begin`, `following` and `is_open` of a `_Forest`."""
     n_states = np.array([[len(table) for table in piece.following] for piece in pieces])
     cells = (n_states * np.array(split.prefix_sizes)).T  # of each parameter, of each piece
     places = (np.cumsum(cells) - cells.reshape(-1)).reshape(cells.shape)
     rows = np.cumsum([1, *(len(piece.states) for piece in pieces)])[:-1]
-    linked = []
-    for j in range(len(split.prefix)):
-        is_last = j == len(split.prefix) - 1
-        width = 1 if is_last else split.prefix_sizes[j + 1]
-        base = rows if is_last else places[j + 1]
-        linked += [
-            (base[t] + piece.following[j] * width).reshape(-1) for t, piece in enumerate(pieces)
-        ]
-    return places[0], np.concatenate(linked).astype(np.int32)
+    widths = (*split.prefix_sizes[1:], 1)
+    linked, is_open = [], []
+    for j, (width, base) in enumerate(zip(widths, [*places[1:], rows], strict=True)):
+        for t, piece in enumerate(pieces):
+            after = piece.following[j]
+            linked.append((base[t] + after * width).reshape(-1))
+            is_open.append(np.repeat(np.ptp(after, axis=1) > 0, after.shape[1]))
+    return places[0], np.concatenate(linked).astype(np.int32), np.concatenate(is_open)
 
 
 @compiled
@@ -141,36 +146,71 @@ def _search(
 ) -> tuple[int, int, int]:
     step, last = span
     m, n_pieces, n_block = len(forest.sizes), len(forest.begin), forest.wide.shape[1]
-    _, unit, base, off = forest.scalars
-    limit = (bar - base + off) / unit + 1.0
+    limit = _limit(forest.scalars, bar)
     at = np.empty((m, n_pieces), dtype=np.int64)
     at[0] = forest.begin
+    everyone, undecided = np.arange(n_pieces), np.arange(n_pieces)
     rows = np.zeros(n_pieces, dtype=np.int64)
-    gone, come = np.empty((2, n_pieces + 1), dtype=np.int64)
+    gone, come = np.empty(n_pieces + 1, np.int64), np.empty(n_pieces + 1, np.int64)
     total = np.zeros(forest.narrow.shape[1], dtype=np.int16)
-    values = np.empty(n_block)
-    changed, n, n_passed = 0, 0, 0
+    changed, n, n_passed, n_undecided = -1, 0, 0, 0
     while step < last and n + n_block <= len(found.value):
-        n_levels = 1
-        for j in range(m):
-            n_levels *= forest.counts[forest.starts[j] + digits[j]]
-        n_passed += n_levels
-        for j in range(changed, m - 1):
-            for t in range(n_pieces):
-                at[j + 1, t] = forest.following[at[j, t] + digits[j]]
+        n_passed += _n_levels(forest, digits)
+        among = undecided[:n_undecided]
+        if changed < m - 1:
+            n_undecided = _enter(forest, at, digits, max(changed, 0), undecided)
+            among = everyone
         n_changed = 0
-        for t in range(n_pieces):
+        for t in among:
             row = forest.following[at[m - 1, t] + digits[m - 1]]
             gone[n_changed], come[n_changed] = rows[t], row
             n_changed += row != rows[t]
             rows[t] = row
         gone[n_changed] = come[n_changed] = 0
         if _exchange(total, forest.narrow, gone, come, n_changed) <= limit:
-            _value(forest, rows, values)
-            n = note(found, n, (step, 0), values, bar - off)
+            n = _value(forest, found, n, (step, limit, bar), rows, total)
         changed = advance(digits, ways, forest.sizes)
         step += 1
     return step, n, n_passed
+
+
+@compiled
+def _limit(scalars: Vector, bar: float) -> float:
+    """The code that the total of a row below the bar can't exceed."""
+    _, unit, base, off = scalars
+    limit: float = (bar - base + off) / unit + 1.0
+    return limit
+
+
+@compiled
+def _n_levels(forest: _Forest, digits: Places) -> int:
+    """Prefixes of levels that a prefix of classes stands for."""
+    n = 1
+    for j in range(len(digits)):
+        n *= forest.counts[forest.starts[j] + digits[j]]
+    return n
+
+
+@compiled
+def _enter(forest: _Forest, at: Places, digits: Places, changed: int, undecided: Places) -> int:
+    """Bring `at (m, pieces)` up to date; the number of pieces that the last class matters to.
+
+    Args:
+        forest: The tables.
+        at: The state's place before each class.
+        digits: The prefix.
+        changed: The first class that has changed.
+        undecided: Where to put which these are.
+    """
+    m = len(digits)
+    for j in range(changed, m - 1):
+        for t in range(at.shape[1]):
+            at[j + 1, t] = forest.following[at[j, t] + digits[j]]
+    n = 0
+    for t in range(at.shape[1]):
+        undecided[n] = t
+        n += forest.is_open[at[m - 1, t]]
+    return n
 
 
 @compiled
@@ -188,10 +228,33 @@ def _exchange(total: Codes, narrow: Codes, gone: Places, come: Places, n: int) -
 
 
 @compiled
-def _value(forest: _Forest, rows: Places, values: Vector) -> None:
-    """The values `(n_block,)` of a block's rows, in float64."""
-    values[:] = forest.scalars[0]
-    for row in rows:
-        added = forest.wide[row]
-        for i in range(len(values)):
-            values[i] += added[i]
+def _value(
+    forest: _Forest,
+    found: Found,
+    n: int,
+    at: tuple[int, float, float],
+    rows: Places,
+    total: Codes,
+) -> int:
+    """Value the runs of a block that have a total within the limit, and `note` what is found.
+
+    Args:
+        forest: The tables.
+        found: See `note`.
+        n: See `note`.
+        at: The step; the limit; the bar.
+        rows: `(pieces,)` of the table.
+        total: `(width,)`.
+    """
+    step, limit, bar = at
+    constant, off = forest.scalars[0], forest.scalars[3]
+    values = np.empty(PER_RUN)
+    for start in range(0, forest.wide.shape[1], PER_RUN):
+        if total[start : start + PER_RUN].min() <= limit:
+            values[:] = constant
+            run = forest.wide[:, start : start + PER_RUN]
+            for row in rows:
+                for i in range(run.shape[1]):
+                    values[i] += run[row, i]
+            n = note(found, n, (step, start), values[: run.shape[1]], bar - off)
+    return n
