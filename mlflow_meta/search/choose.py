@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,21 @@ Places = NDArray[np.int64]
 MAX_ENUMERATED = 200_000  # rows up to which each is valued on its own
 MAX_SCANNED = 5_000_000_000  # rows of a network up to which all are scanned
 
+
+def scan(surface: Surface, k: int, rng: np.random.Generator) -> Iterator[Incumbent]:
+    """See `scan.scan`, which is imported when it is asked for: compiling takes a while."""
+    from mlflow_meta.search import scan as compiled
+
+    return compiled.scan(surface, k, rng)
+
+
 ENGINES: Mapping[str, Engine] = {
     "branch": branch_and_bound,
     "cross_entropy": cross_entropy,
     "enumerated": enumerated,
     "fold": fold,
     "reinforce": reinforce,
+    "scan": scan,
 }
 """Name -> engine; see their modules for what each can search."""
 
