@@ -89,6 +89,17 @@ def all_values(surface: Surface, chunk: int = 100_000) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def tree_leaves(surface: TreeSurface) -> np.ndarray:
+    """The leaf of the first tree, of every row."""
+    rows = np.stack(np.unravel_index(np.arange(n_rows(surface.sizes)), surface.sizes), axis=1)
+    node = np.full(len(rows), surface.roots[0])
+    while np.any(asks := surface.param[node] >= 0):
+        level = rows[np.arange(len(rows)), np.maximum(surface.param[node], 0)]
+        after = np.where(surface.goes_left[node, level], surface.left[node], surface.right[node])
+        node = np.where(asks, after, node)
+    return node
+
+
 def last(incumbents: Iterator[Incumbent]) -> Incumbent:
     *_, found = incumbents
     return found
@@ -180,6 +191,28 @@ def test_one_huge_leaf_does_not_hide_small_differences() -> None:
         np.random.default_rng(3).random((surface.param < 0).sum()) < 0.02, 1e9, 0.0
     )
     check(surface, 20, last(scan(surface, 20, RNG)), off=1e-14)
+
+
+@pytest.mark.parametrize(("n_up", "n_down"), [(1, 0), (0, 1), (9, 0), (0, 9), (7, 8)])
+def test_units_are_searched_below_the_width_of_a_code(n_up: int, n_down: int) -> None:
+    """One level a million worse than the rest makes codes so wide that all the rest share one."""
+    rng = np.random.default_rng(9)
+    out = np.repeat([1.0, -1.0], [n_up, n_down])
+    tables = tuple(rng.random((12, n_up + n_down)) for _ in range(4))
+    for table in tables:
+        table[0] = out * 1e6 * rng.uniform(0.5, 1.0, len(out))
+    surface = ReluSurface(
+        constant=0.0, tables=tables, bias=rng.uniform(1e7, 2e7, len(out)), out=out
+    )
+    check(surface, 300, last(scan(surface, 300, RNG)), off=1e-14)
+
+
+def test_trees_are_searched_below_the_width_of_a_code() -> None:
+    """One leaf a million below the rest makes codes so wide that all the rest share one."""
+    surface = tree_surface(np.random.default_rng(10), (12,) * 4, 1, 12)
+    leaves = np.unique(tree_leaves(surface))
+    surface.value[leaves[0]] = -1e6
+    check(surface, 3000, last(scan(surface, 3000, RNG)), off=1e-14)
 
 
 @pytest.mark.parametrize("k", [1, 50, 6000])
