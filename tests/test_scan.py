@@ -89,14 +89,11 @@ def all_values(surface: Surface, chunk: int = 100_000) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def tree_leaves(surface: TreeSurface) -> np.ndarray:
-    """The leaf of the first tree, of every row."""
-    rows = np.stack(np.unravel_index(np.arange(n_rows(surface.sizes)), surface.sizes), axis=1)
-    node = np.full(len(rows), surface.roots[0])
-    while np.any(asks := surface.param[node] >= 0):
-        level = rows[np.arange(len(rows)), np.maximum(surface.param[node], 0)]
-        after = np.where(surface.goes_left[node, level], surface.left[node], surface.right[node])
-        node = np.where(asks, after, node)
+def leaf_of(surface: TreeSurface, root: int, row: np.ndarray) -> int:
+    node = root
+    while (p := surface.param[node]) >= 0:
+        ways = surface.left if surface.goes_left[node, row[p]] else surface.right
+        node = int(ways[node])
     return node
 
 
@@ -207,12 +204,25 @@ def test_units_are_searched_below_the_width_of_a_code(n_up: int, n_down: int) ->
     check(surface, 300, last(scan(surface, 300, RNG)), off=1e-14)
 
 
-def test_trees_are_searched_below_the_width_of_a_code() -> None:
+@pytest.mark.parametrize("n_trees", [1, 9])
+def test_trees_are_searched_below_the_width_of_a_code(n_trees: int) -> None:
     """One leaf a million below the rest makes codes so wide that all the rest share one."""
-    surface = tree_surface(np.random.default_rng(10), (12,) * 4, 1, 12)
-    leaves = np.unique(tree_leaves(surface))
-    surface.value[leaves[0]] = -1e6
+    surface = tree_surface(np.random.default_rng(10), (12,) * 4, n_trees, 11)
+    row = np.random.default_rng(11).integers(12, size=4)
+    for root in surface.roots:
+        surface.value[leaf_of(surface, root, row)] -= 1e6
     check(surface, 3000, last(scan(surface, 3000, RNG)), off=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_units_that_a_prefix_switches_on_or_off_are_searched(seed: int) -> None:
+    surface = relu_surface(np.random.default_rng(seed), (200, 100), 9)
+    for p in (0, 1):
+        tables = tuple(1e4 * table if q == p else table for q, table in enumerate(surface.tables))
+        switched = ReluSurface(
+            constant=surface.constant, tables=tables, bias=surface.bias, out=surface.out
+        )
+        check(switched, 300, last(scan(switched, 300, RNG)), off=1e-14)
 
 
 @pytest.mark.parametrize("k", [1, 50, 6000])
