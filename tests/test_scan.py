@@ -89,6 +89,14 @@ def all_values(surface: Surface, chunk: int = 100_000) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def leaf_of(surface: TreeSurface, root: int, row: np.ndarray) -> int:
+    node = root
+    while (p := surface.param[node]) >= 0:
+        ways = surface.left if surface.goes_left[node, row[p]] else surface.right
+        node = int(ways[node])
+    return node
+
+
 def last(incumbents: Iterator[Incumbent]) -> Incumbent:
     *_, found = incumbents
     return found
@@ -180,6 +188,41 @@ def test_one_huge_leaf_does_not_hide_small_differences() -> None:
         np.random.default_rng(3).random((surface.param < 0).sum()) < 0.02, 1e9, 0.0
     )
     check(surface, 20, last(scan(surface, 20, RNG)), off=1e-14)
+
+
+@pytest.mark.parametrize(("n_up", "n_down"), [(1, 0), (0, 1), (9, 0), (0, 9), (7, 8)])
+def test_units_are_searched_below_the_width_of_a_code(n_up: int, n_down: int) -> None:
+    """One level a million worse than the rest makes codes so wide that all the rest share one."""
+    rng = np.random.default_rng(9)
+    out = np.repeat([1.0, -1.0], [n_up, n_down])
+    tables = tuple(rng.random((12, n_up + n_down)) for _ in range(4))
+    for table in tables:
+        table[0] = out * 1e6 * rng.uniform(0.5, 1.0, len(out))
+    surface = ReluSurface(
+        constant=0.0, tables=tables, bias=rng.uniform(1e7, 2e7, len(out)), out=out
+    )
+    check(surface, 300, last(scan(surface, 300, RNG)), off=1e-14)
+
+
+@pytest.mark.parametrize("n_trees", [1, 9])
+def test_trees_are_searched_below_the_width_of_a_code(n_trees: int) -> None:
+    """One leaf a million below the rest makes codes so wide that all the rest share one."""
+    surface = tree_surface(np.random.default_rng(10), (12,) * 4, n_trees, 11)
+    row = np.random.default_rng(11).integers(12, size=4)
+    for root in surface.roots:
+        surface.value[leaf_of(surface, root, row)] -= 1e6
+    check(surface, 3000, last(scan(surface, 3000, RNG)), off=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_units_that_a_prefix_switches_on_or_off_are_searched(seed: int) -> None:
+    surface = relu_surface(np.random.default_rng(seed), (200, 100), 9)
+    for p in (0, 1):
+        tables = tuple(1e4 * table if q == p else table for q, table in enumerate(surface.tables))
+        switched = ReluSurface(
+            constant=surface.constant, tables=tables, bias=surface.bias, out=surface.out
+        )
+        check(switched, 300, last(scan(switched, 300, RNG)), off=1e-14)
 
 
 @pytest.mark.parametrize("k", [1, 50, 6000])

@@ -118,25 +118,36 @@ class _Walk:
         self._lock = threading.Lock()
 
     def go(self, until: float) -> None:
-        """Take pieces and search them, `until` that time of `perf_counter`."""
-        found = Found.room(N_FOUND)
-        while (start := time.perf_counter()) < until:
+        """Take pieces and search them, the last of them before `until` on `perf_counter`."""
+        found, n, now = Found.room(N_FOUND), 0, -math.inf
+        while now < until:  # at least one piece, however late the thread was woken
             with self._lock:
                 first = self.step
                 last = self.step = min(first + self._per_piece, self._blocks.split.n_steps)
             if first == last:
-                return
-            self._search(found, first, last)
-            per_step_s = (time.perf_counter() - start) / (last - first)
-            self._per_piece = max(int(PER_PIECE_S / per_step_s), 1)
+                break
+            start = time.perf_counter()
+            n = self._search(found, n, first, last)
+            now = time.perf_counter()
+            self._per_piece = max(int(PER_PIECE_S * (last - first) / (now - start)), 1)
+        self._keep(found, n)
 
-    def _search(self, found: Found, first: int, last: int) -> None:
+    def _search(self, found: Found, n: int, first: int, last: int) -> int:
+        """Add what a piece has to the `n` rows `found`; how many are not kept yet thereafter."""
         while first < last:
-            bar = self._lowest.bar
-            first, n, n_passed = self._blocks.search(found, first, last, bar)
+            room, bar = found.after(n), self._lowest.bar
+            first, n_more, n_passed = self._blocks.search(room, first, last, bar)
             with self._lock:
                 self.n_done += n_passed
-                if n:
-                    best = np.argsort(found.value[:n], kind="stable")[: len(self._lowest.values)]
-                    rows = self._blocks.split.rows(found.step[best], found.place[best])
-                    self._lowest.add(rows)
+            n += n_more
+            if first < last or n >= len(self._lowest.values):  # as many as can lower the bar most
+                self._keep(found, n)
+                n = 0
+        return n
+
+    def _keep(self, found: Found, n: int) -> None:
+        """Let the surface value those of the `n` rows `found` that may be among the lowest."""
+        best = np.argsort(found.value[:n], kind="stable")[: len(self._lowest.values)]
+        rows = self._blocks.split.rows(found.step[best], found.place[best])
+        with self._lock:
+            self._lowest.add(rows)

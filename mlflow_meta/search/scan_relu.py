@@ -45,8 +45,9 @@ class _Net(NamedTuple):
         size: `(h,)` |out|.
         low: `(h,)` the lowest |out| s over the block.
         reach: `(h,)` the highest, above `low`.
-        offset: `(h,)` whole number added to the codes of each unit.
-        scalars: constant; unit; what float64 may be off by; sum of the signed offsets, in units.
+        offset: `(h,)` added to the whole part of a quotient by `unit`: 1 where that has to round
+            up, less the middle of the unit's codes.
+        scalars: constant; unit; what float64 may be off by; signed sum of the middles.
         n_up: Units that add.
         narrow: `(tiles, h, PER_TILE)` codes of |out| s.
         wide: `(tiles, h, PER_TILE)` s.
@@ -121,7 +122,8 @@ def _net(surface: ReluSurface, classes: Classes, split: Split) -> _Net:
     low, high = (size * added).min(axis=0), (size * added).max(axis=0)
     off = _rounding(surface)
     unit = max(float((high - low).sum()) / (N_CODES - 2 * len(size)), off, 1e-300)
-    offset = (sign < 0) - ((high - low) / unit / 2.0).astype(np.int32)
+    middle = ((high - low) / unit / 2.0).astype(np.int32)
+    offset = (sign < 0) - middle
     codes = ((size * added - low) / unit).astype(np.int32) + offset
     prefix = [surface.tables[p] for p in split.prefix]
     return _Net(
@@ -135,7 +137,7 @@ def _net(surface: ReluSurface, classes: Classes, split: Split) -> _Net:
         low=low,
         reach=high - low,
         offset=offset.astype(np.int32),
-        scalars=np.array([surface.constant, unit, off, sign @ offset]),
+        scalars=np.array([surface.constant, unit, off, sign @ middle]),
         n_up=n_up,
         narrow=tiles(codes.T).astype(np.int16),
         wide=tiles(added.T),
@@ -199,7 +201,7 @@ def _enter(net: _Net, partial: Matrix, digits: Places, changed: int) -> int:
 @compiled
 def _cut(net: _Net, hidden: Vector, bar: float, cut: Codes) -> float:
     """The codes of -|out| u, into `cut (h,)`, and the sum that a row below the bar can't exceed."""
-    constant, unit, off, offset = net.scalars
+    constant, unit, off, middle = net.scalars
     per_unit = 1.0 / unit
     size, low, reach, offsets = net.size, net.low, net.reach, net.offset
     rest = 0.0
@@ -211,7 +213,7 @@ def _cut(net: _Net, hidden: Vector, bar: float, cut: Codes) -> float:
         within = above - over
         within = within if within > 0.0 else 0.0
         cut[i] = np.int32(within * per_unit) + offsets[i]
-    limit: float = (bar - constant - rest + off) * per_unit + offset + 1.0
+    limit: float = (bar - constant - rest + off) * per_unit - middle + 1.0
     return limit
 
 

@@ -29,7 +29,7 @@ N_CODES = 65_000  # of the 2^16, what the sum of all trees may spread over
 PER_BLOCK = 2048  # rows of a block at most
 PER_LINE = 64  # codes that are added at once; a table's row is padded to a multiple
 PER_RUN = 16  # rows of a block that are valued at once
-N_CELLS = 2**22  # leaves times rows of a block at most: bounds the tables
+N_CELLS = 2**21  # leaves times rows of a block at most: bounds the tables
 
 
 class _Forest(NamedTuple):
@@ -105,9 +105,15 @@ def _forest(
     unit = max(float((high - low).sum()) / (N_CODES - 2 * len(low)), off, 1e-300)
     middle = (low + high) / 2.0
     code = np.floor((np.minimum(leaves.value, high[leaves.tree]) - middle[leaves.tree]) / unit)
-    nothing = np.full((1, len(split.block)), -1)
-    leaf = np.concatenate([nothing, *(piece.leaf() for piece in pieces)])
-    wide, filler = np.append(leaves.value, 0.0)[leaf], -leaf.shape[1] % PER_LINE
+    codes, values = np.append(code, 0.0).astype(np.int16), np.append(leaves.value, 0.0)
+    n_rows, n_block = 1 + sum(len(piece.states) for piece in pieces), len(split.block)
+    narrow = np.zeros((n_rows, -(-n_block // PER_LINE) * PER_LINE), dtype=np.int16)
+    wide = np.zeros((n_rows, n_block))
+    row = 1
+    for piece in pieces:
+        leaf, rows = piece.leaf(), slice(row, row := row + len(piece.states))
+        wide[rows], narrow[rows, :n_block] = values[leaf], codes[leaf]
+        narrow[rows, n_block:] = codes[leaf[:, -1:]]
     begin, following, is_open = _linked(pieces, split)
     return _Forest(
         sizes=np.array(split.prefix_sizes, dtype=np.int64),
@@ -116,7 +122,7 @@ def _forest(
         begin=begin,
         following=following,
         is_open=is_open,
-        narrow=np.append(code, 0.0).astype(np.int16)[np.pad(leaf, ((0, 0), (0, filler)), "edge")],
+        narrow=narrow,
         wide=wide,
         scalars=np.array([constant, unit, constant + float(middle.sum()), off]),
     )

@@ -190,6 +190,10 @@ class Found(NamedTuple):
         """Room for `n` rows."""
         return cls(np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n))
 
+    def after(self, n: int) -> Found:
+        """The room that `n` rows leave."""
+        return Found(self.step[n:], self.place[n:], self.value[n:])
+
 
 class Blocks(Protocol):
     """The blocks of a surface of classes."""
