@@ -131,8 +131,9 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         name = learned.objective.metric
         progress(f"round {turn} of {rounds}: searching")
         suggestions = suggest(
-            store, experiment_name, n=n, metric=name, space=space, where=where, rng=rng
-        )
+            store, experiment_name, n=n, metric=name, space=space, where=where, rng=rng,
+            progress=progress,
+        )  # fmt: skip
         executions = work(
             store,
             experiment_name,

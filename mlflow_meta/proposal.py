@@ -1,11 +1,14 @@
 """The heart: past trials and a search space in, the configurations to try next out. No MLflow.
 
-A search under the expected improvement finds candidates. The batch is chosen of them one by one,
-by what each is expected to add to the task's best trials and to the choices before it.
+A model that has a formula is searched by it, exactly where that is feasible; so are draws of what
+it holds for possible. Of any other, a search under the expected improvement finds candidates; of
+them the batch is chosen one by one, by what each is expected to add to the task's best trials and
+to the choices before it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,11 +19,10 @@ from mlflow_meta.acquisition import expected_improvement
 from mlflow_meta.batch import covering, jointly_best, worthy_and_apart
 from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
-from mlflow_meta.features import Encoder
-from mlflow_meta.models import ZOO, JointSampler, MetaModel
-from mlflow_meta.search import Found, local_search
+from mlflow_meta.models import ZOO, Formed, JointSampler, MetaModel
+from mlflow_meta.search import Found, Progress, TopK, local_search, positions, thompson
 from mlflow_meta.space import SearchSpace
-from mlflow_meta.trials import Config, ConfigValue
+from mlflow_meta.trials import Config, ConfigValue, Searched
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -81,7 +83,8 @@ def propose(
         model.learn(trials, space)
     except NothingToLearn:
         return spread_out(space, n, tried=tried, rng=rng)
-    return choose_batch(model, space, trials, task=task, n=n, tried=tried, rng=rng)
+    configs, _ = choose_batch(model, space, trials, task=task, n=n, tried=tried, rng=rng)
+    return configs
 
 
 def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all independent
@@ -93,7 +96,9 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     n: int,
     tried: Sequence[Config],
     rng: np.random.Generator,
-) -> list[dict[str, ConfigValue]]:
+    budget_s: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[dict[str, ConfigValue]], Searched | None]:
     """Up to `n` configurations that `model` finds most promising on `task`, best first.
 
     A model that could not tell good from bad on trials it had not seen is not asked: then they
@@ -106,14 +111,60 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         task: Which task the configurations are for.
         n: How many.
         tried: Configurations to leave out.
-        rng: Equal generators give equal batches.
+        rng: Equal generators give equal batches, as long as the budget lasts.
+        budget_s: Seconds for the search of a model that has a formula, as `search.thompson` takes
+            it.
+        progress: Called with what is known by then, as `search.thompson` does.
+
+    Returns:
+        The configurations, and what the search for the best of them has found out, in predicted
+        values to be minimised; None where the model was not asked.
 
     Raises:
         Exhausted: If nothing is left of the space.
     """
     if not model.has_signal:
-        return spread_out(space, n, tried=tried, rng=rng)
+        return spread_out(space, n, tried=tried, rng=rng), None
     context = context_of(trials, space, task)
+    configs: Sequence[Config]
+    if isinstance(model.regressor, Formed):
+        configs, best = thompson(
+            model, space, n, context={"task": task, **context}, tried=tried, rng=rng,
+            budget_s=budget_s, progress=progress,
+        )  # fmt: skip
+        if not configs:
+            raise _exhausted(best.n_configs, is_complete=True)
+        found = _searched(best)
+    else:
+        configs, found = _expected_best(model, space, trials, context, task, n, tried, rng)
+    predicted = model.score(in_context(configs, space, task, context)).mean
+    return [dict(configs[i]) for i in np.argsort(predicted, kind="stable")], found
+
+
+def _searched(best: TopK) -> Searched:
+    return Searched(
+        n_configs=best.n_configs,
+        n_assessed=best.n_assessed,
+        best=float(best.values[0]),
+        bound=best.bound,
+        engine=best.engine,
+        seconds=best.seconds,
+        is_interrupted=best.is_interrupted,
+    )
+
+
+def _expected_best(  # noqa: PLR0913 - as `choose_batch`
+    model: MetaModel,
+    space: SearchSpace,
+    trials: pd.DataFrame,
+    context: Mapping[str, object],
+    task: str,
+    n: int,
+    tried: Sequence[Config],
+    rng: np.random.Generator,
+) -> tuple[Sequence[Config], Searched]:
+    """Those of greatest expected improvement, of a model that has no formula."""
+    started = time.monotonic()
 
     def frame(configs: Sequence[Config]) -> pd.DataFrame:
         return in_context(configs, space, task, context)
@@ -127,6 +178,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     expected = model.score(frame(tried or near)).mean
     best = float(expected.min())
     found = _without(local_search(space, worth, start=near, rng=rng), space, tried)
+    configs: Sequence[Config]
     if isinstance(sampler := model.regressor, JointSampler):
 
         def draw(configs: Sequence[Config]) -> Matrix:
@@ -136,10 +188,17 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         pool = _candidates(found, near, n, rng)
         configs = _joint_batch(draw, pool, lowest, n)
     else:
-        positions = _positions(space, found.configs)
-        configs = [found.configs[i] for i in worthy_and_apart(found.worth, positions, n)]
-    predicted = model.score(frame(configs)).mean
-    return [dict(configs[i]) for i in np.argsort(predicted, kind="stable")]
+        apart = worthy_and_apart(found.worth, positions(space, found.configs), n)
+        configs = [found.configs[i] for i in apart]
+    reached = float(model.predict(frame(configs)).mean.min())
+    return configs, Searched(
+        n_configs=len(found.configs) if found.is_complete else space.n_configs,
+        n_assessed=len(found.configs),
+        best=reached,
+        bound=-np.inf,
+        engine="local",
+        seconds=time.monotonic() - started,
+    )
 
 
 def spread_out(
@@ -150,8 +209,8 @@ def spread_out(
     found = _without(anywhere, space, tried)
     order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
-    positions = _positions(space, [*pool, *tried])
-    chosen = covering(positions[: len(pool)], positions[len(pool) :], n)
+    places = positions(space, [*pool, *tried])
+    chosen = covering(places[: len(pool)], places[len(pool) :], n)
     return [dict(pool[i]) for i in chosen]
 
 
@@ -204,12 +263,16 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     gone = {space.key(space.active(config)) for config in tried}
     kept = [i for i, config in enumerate(found.configs) if space.key(config) not in gone]
     if not kept:
-        whose = "of the search space" if found.is_complete else "found in the search space"
-        raise Exhausted(
-            f"All {len(found.configs)} configurations {whose} have been run or suggested already. "
-            "Widen the space (see `mlflow-meta space`) to go on."
-        )
+        raise _exhausted(len(found.configs), is_complete=found.is_complete)
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
+
+
+def _exhausted(n: int, *, is_complete: bool) -> Exhausted:
+    whose = "of the search space" if is_complete else "found in the search space"
+    return Exhausted(
+        f"All {n} configurations {whose} have been run or suggested already. "
+        "Widen the space (see `mlflow-meta space`) to go on."
+    )
 
 
 def _candidates(
@@ -237,10 +300,3 @@ def _joint_batch(
     draws = draw([*pool, *incumbents])
     reached = np.min(draws[:, len(pool) :], axis=1, initial=np.inf)
     return [pool[i] for i in jointly_best(draws[:, : len(pool)], reached, n)]
-
-
-def _positions(space: SearchSpace, configs: Sequence[Config]) -> NDArray[np.float64]:
-    """Where the configurations lie in the unit cube, `(n, d)`."""
-    frame = frame_of(configs, space.names)
-    encoder = Encoder.learn(frame.assign(task=""), space)
-    return encoder.encode(frame)

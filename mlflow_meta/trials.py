@@ -109,6 +109,36 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search for the best predicted configuration has found out.
+
+    Attributes:
+        n_configs: How many configurations it was about; of a continuous parameter, levels, or inf
+            where it was not cut into levels.
+        n_assessed: How many of them are accounted for: predicted, or ruled out together.
+        best: The best prediction that was found.
+        bound: No configuration is predicted better than that; infinitely good where nothing is
+            known. Of the metric's own units and direction, as `best` is.
+        engine: What searched, a name of `search.ENGINES` or "local".
+        seconds: How long it took.
+        is_interrupted: Whether Ctrl-C has stopped it.
+    """
+
+    n_configs: float
+    n_assessed: int
+    best: float
+    bound: float
+    engine: str
+    seconds: float
+    is_interrupted: bool = False
+
+    @property
+    def gap(self) -> float:
+        """By how much `best` may be beaten at most, >= 0; inf where nothing is known."""
+        return abs(self.best - self.bound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestions:
     """A ranked batch of configurations.
 
@@ -127,6 +157,7 @@ class Suggestions:
             updated with them before the search.
         has_signal: Whether the meta-model could tell good from bad on held-out trials.
         never_logged: Params of the space that no trial has, so that nothing is known of them.
+        searched: What the search for the best has found out; None where no meta-model was asked.
     """
 
     items: Sequence[Suggestion]
@@ -140,3 +171,4 @@ class Suggestions:
     n_unseen: int
     has_signal: bool
     never_logged: Sequence[str]
+    searched: Searched | None = None

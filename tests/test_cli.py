@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
 from mlflow_meta.cli import main
+from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.store import MlflowStore, queue, registry
@@ -211,12 +213,47 @@ def test_tables_are_for_people_and_words_go_to_stderr(uri: str) -> None:
     assert "val_loss" in done("harvest", "--list-metrics").stdout
 
 
+def test_a_model_with_a_formula_is_searched_whole_and_what_is_proven_is_said(uri: str) -> None:
+    done("harvest")
+    assert tuple(ZOO) == KINDS
+    trained = data("train", "--metric", "val_loss", "--kind", "lightgbm", "--kind", "linear")
+    kinds = {c["model"] for c in trained["candidates"]} - set(BASELINES)
+    assert kinds == {"lightgbm", "linear"}
+    found = data("suggest", "-e", "sweep-a", "--dry-run", "--budget", "30s")
+    searched = found["searched"]
+    assert searched["n_assessed"] == searched["n_configs"] > 1000
+    # Minimised: the first suggestion's own prediction is the best that was found.
+    assert searched["best"] == pytest.approx(found["suggestions"][0]["predicted"])
+    assert searched["bound"] <= searched["best"]
+    said = done("suggest", "-e", "sweep-a", "--dry-run").stdout
+    assert re.search(r"Assessed \S+ configurations in \d+\.\d s: none ", said)
+
+
+def test_a_model_without_a_formula_says_how_many_it_was_asked_about(uri: str) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss", "--kind", "gaussian_process")
+    found = data("suggest", "-e", "sweep-a", "--dry-run")
+    assert found["searched"]["n_assessed"] > 1000
+    assert found["searched"]["gap"] is None
+    said = done("suggest", "-e", "sweep-a", "--dry-run").stdout
+    assert "of infinitely many configurations" in said
+
+
+def test_a_budget_goes_with_a_meta_model_and_must_be_a_time(uri: str) -> None:
+    result = run("suggest", "-e", "sweep-a", "--explore", "--budget", "30s")
+    assert result.exit_code == 2
+    assert "leave out --task, --model-name and --budget" in result.stderr
+    assert "write 90, 90s, 10m or 2h" in run("suggest", "-e", "a", "--budget", "soon").stderr
+
+
 def test_equal_seeds_give_equal_suggestions_and_a_dry_run_writes_nothing(
     uri: str, client: MlflowClient
 ) -> None:
     done("harvest")
     done("train", "--metric", "accuracy", "--direction", "maximize")
     twice = [data("suggest", "-e", "sweep-b", "--seed", "7", "--dry-run") for _ in range(2)]
+    for found in twice:
+        del found["searched"]["seconds"]
     assert twice[0] == twice[1]
     assert twice[0]["suggestions"][0]["run_id"] is None
     experiment = client.get_experiment_by_name("sweep-b").experiment_id

@@ -118,7 +118,7 @@ def test_a_saved_champion_proposes_the_same() -> None:
     for name in ("new", "t1", "never seen"):
         options = {"task": name, "n": 4, "tried": tried_on(trials, name)}
         once, again = (
-            choose_batch(m, SPACE, trials, rng=np.random.default_rng(2), **options)
+            choose_batch(m, SPACE, trials, rng=np.random.default_rng(2), **options)[0]
             for m in (model, loaded)
         )
         assert once == again

@@ -21,6 +21,7 @@ from mlflow_meta.proposal import (
     _candidates,
     choose_batch,
     context_of,
+    in_context,
     spread_out,
     tried_on,
 )
@@ -315,8 +316,44 @@ def test_a_model_without_signal_is_not_asked() -> None:
     model.calibration = replace(model.calibration, slope=0.0)
     tried = tried_on(trials, "a")
     options = {"task": "a", "n": 4, "tried": tried, "rng": np.random.default_rng(0)}
-    chosen = choose_batch(model, NESTED, trials, **options)
+    chosen, searched = choose_batch(model, NESTED, trials, **options)
     assert chosen == spread_out(NESTED, 4, tried=tried, rng=np.random.default_rng(0))
+    assert searched is None
+
+
+@pytest.mark.parametrize("kind", ["linear", "lightgbm"])
+def test_the_first_of_a_batch_is_the_best_prediction_of_all_that_is_left(kind: str) -> None:
+    many = SearchSpace.from_dict(
+        {name: {"type": "int", "low": 0, "high": 9} for name in ("a", "b", "c", "d")}
+    )
+    configs = many.sample(60, np.random.default_rng(1))
+    trials = history(many, configs, lambda c: (c["a"] - 3) ** 2 + 4 * c["b"] + abs(c["c"] - c["d"]))
+    model = ZOO[kind]()
+    model.fit(trials, many)
+    tried = tried_on(trials, "a")
+    asked: dict[str, Any] = {"task": "a", "tried": tried}
+    chosen, searched = choose_batch(model, many, trials, n=5, rng=np.random.default_rng(0), **asked)
+    gone = {many.key(config) for config in tried}
+    left = [config for config in many.enumerate() if many.key(config) not in gone]
+    best = model.predict(in_context(left, many, "a", {})).mean.min()
+    assert searched is not None
+    assert searched.best == pytest.approx(best)
+    assert searched.bound == searched.best
+    assert searched.n_configs == searched.n_assessed == 10_000
+    assert model.predict(in_context(chosen[:1], many, "a", {})).mean[0] == pytest.approx(best)
+    check_proposal(chosen, many, trials, n=5)
+
+
+def test_a_formula_over_a_space_that_is_used_up_is_told_apart() -> None:
+    trials = history(SMALL, SMALL.enumerate(), small_value)
+    model = ZOO["linear"]()
+    model.fit(trials, SMALL)
+    tried = tried_on(trials, "a")
+    asked: dict[str, Any] = {"task": "a", "n": 3, "rng": np.random.default_rng(0)}
+    chosen, _ = choose_batch(model, SMALL, trials, tried=tried[:-1], **asked)
+    assert chosen == tried[-1:]
+    with pytest.raises(Exhausted, match="All 12 configurations of the search space"):
+        choose_batch(model, SMALL, trials, tried=tried, **asked)
 
 
 @pytest.mark.slow

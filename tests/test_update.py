@@ -73,7 +73,7 @@ def from_scratch(trials: pd.DataFrame, like: MetaModel) -> MetaModel:
 
 def batch(model: MetaModel, trials: pd.DataFrame, name: str) -> list[dict]:
     options = {"task": name, "n": 4, "tried": tried_on(trials, name)}
-    return choose_batch(model, SPACE, trials, rng=np.random.default_rng(2), **options)
+    return choose_batch(model, SPACE, trials, rng=np.random.default_rng(2), **options)[0]
 
 
 def test_a_loaded_model_does_not_learn_its_sources_again(

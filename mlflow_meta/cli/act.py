@@ -58,6 +58,12 @@ _where = click.option(
     help="Cover the search space evenly, where runs are too few for a meta-model.",
 )
 @options.direction
+@click.option(
+    "--budget",
+    type=options.Seconds(),
+    metavar="TIME",
+    help="How long to search at most, as 30s or 5m; 10s by default. It ends sooner with a proof.",
+)
 @click.option("--seed", type=int, help="Equal seeds give equal suggestions.")
 @options.dry_run
 @options.tracking_uri
@@ -73,6 +79,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
     model_name: str | None,
     explore: bool,
     direction: str | None,
+    budget: float | None,
     seed: int | None,
     dry_run: bool,
     tracking_uri: str | None,
@@ -88,8 +95,10 @@ def suggest(  # noqa: PLR0913 - one argument an option
     Next:
         mlflow-meta work -e sweep-7 -- python train.py
     """
-    if explore and (task or model_name):
-        raise click.UsageError("--explore asks no meta-model: leave out --task and --model-name.")
+    if explore and (task or model_name or budget):
+        raise click.UsageError(
+            "--explore asks no meta-model: leave out --task, --model-name and --budget."
+        )
     if direction and not explore:
         raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")
     given = read_space(space_path)
@@ -106,18 +115,26 @@ def suggest(  # noqa: PLR0913 - one argument an option
         "dry_run": dry_run,
         "rng": options.generator(seed),
     }
-    with working("searching"):
+    with working("searching") as say:
         if explore:
             side = options.read_direction(direction)
             found = cover(store, experiment_name, direction=side, **asked)
         else:
-            found = run(store, experiment_name, task=task, model_name=model_name, **asked)
+            found = run(
+                store,
+                experiment_name,
+                task=task,
+                model_name=model_name,
+                budget_s=budget,
+                progress=say,
+                **asked,
+            )
     if as_json:
         emit(show.suggestions_data(found))
         return
     show.suggestions(found)
     show_tuning.grounds(found)
-    if len(found.items) < n:
+    if len(found.items) < n and not show_tuning.is_interrupted(found):
         click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
         click.echo("Nothing was written (--dry-run).", err=True)

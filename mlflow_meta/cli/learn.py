@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
+KINDS = (
+    "linear",
+    "network",
+    "lightgbm",
+    "extra_trees",
+    "gaussian_process",
+    "blend",
+    "transfer",
+)  # those of `models.ZOO`, whose import is heavy
+
 
 @click.command()
 @options.sources
@@ -187,6 +197,14 @@ def space(
 @options.tasks_by
 @options.sources
 @options.space_file
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="Compare only this kind of meta-model; repeat for several. All by default. The first four "
+    "are formulas, of which `suggest` can prove that nothing is predicted better.",
+)
 @click.option("--harvest-run", metavar="RUN_ID", help="Which harvest; the newest by default.")
 @click.option(
     "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
@@ -201,6 +219,7 @@ def train(  # noqa: PLR0913 - one argument an option
     tasks_by: str,
     experiment_names: Sequence[str],
     space_path: Path | None,
+    kinds: Sequence[str],
     harvest_run: str | None,
     model_name: str | None,
     tracking_uri: str | None,
@@ -215,6 +234,7 @@ def train(  # noqa: PLR0913 - one argument an option
         mlflow-meta train --metric rmse
         mlflow-meta train --metric val_rmse,test_rmse,rmse --tasks-by dataset
         mlflow-meta train --metric val_loss --at best
+        mlflow-meta train --metric val_loss --kind lightgbm --kind linear
     Next:
         mlflow-meta suggest -e sweep-7
     """
@@ -232,6 +252,7 @@ def train(  # noqa: PLR0913 - one argument an option
             tasks_by=tasks_by,
             experiment_names=experiment_names,
             space=given,
+            kinds=kinds,
             harvest_run_id=harvest_run,
             model_name=model_name,
             progress=say,

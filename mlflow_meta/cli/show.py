@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -106,6 +107,9 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
         "best_so_far": found.best_so_far,
         "n_unseen": found.n_unseen,
         "has_signal": found.has_signal,
+        "searched": {**asdict(found.searched), "gap": found.searched.gap}
+        if found.searched
+        else None,
         "view": found.view,
         "suggestions": [
             {

@@ -2,9 +2,20 @@
 
 from mlflow_meta.search.choose import ENGINES
 from mlflow_meta.search.local import Found, local_search
-from mlflow_meta.search.question import TopK
+from mlflow_meta.search.question import Progress, TopK
 from mlflow_meta.search.surface import Engine, Incumbent
-from mlflow_meta.search.thompson import thompson
+from mlflow_meta.search.thompson import positions, thompson
 from mlflow_meta.search.top import top_k
 
-__all__ = ["ENGINES", "Engine", "Found", "Incumbent", "TopK", "local_search", "thompson", "top_k"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Found",
+    "Incumbent",
+    "Progress",
+    "TopK",
+    "local_search",
+    "positions",
+    "thompson",
+    "top_k",
+]

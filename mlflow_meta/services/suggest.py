@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,18 @@ from mlflow_meta.explain import nearest
 from mlflow_meta.known import Known, brought_up_to_date, known_to, space_of, task_of
 from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
+from mlflow_meta.search import Progress, TopK
 from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.space.narrow import asked
 from mlflow_meta.store import MlflowStore, Registered, batches, names, queue, registry
-from mlflow_meta.trials import Config, ConfigValue, Objective, Suggestion, Suggestions
+from mlflow_meta.trials import (
+    Config,
+    ConfigValue,
+    Objective,
+    Searched,
+    Suggestion,
+    Suggestions,
+)
 
 MAX_CHANGES = 6  # params in which a suggestion differs from the nearest run, in its description
 MAX_SHOWN = 120  # characters of a text from the server
@@ -32,7 +40,9 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     where: Sequence[str] = (),
     model_name: str | None = None,
     dry_run: bool = False,
+    budget_s: float | None = None,
     rng: np.random.Generator | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Suggestions:
     """Search for the `n` most promising configurations, and schedule them as runs.
 
@@ -49,7 +59,11 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
             for is then the best of this part.
         model_name: The registered model, where it is not our own choice.
         dry_run: Search, and write nothing.
-        rng: Equal generators give equal suggestions; None for a fresh one.
+        budget_s: Seconds that the search of a model with a formula may take; 10 if None. It ends
+            sooner where it has proven that nothing better is predicted.
+        rng: Equal generators give equal suggestions, as long as the budget lasts; None for a fresh
+            one.
+        progress: Called with where the search stands, in words.
 
     Raises:
         NoModel: If no meta-model has been trained.
@@ -70,7 +84,10 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         tried = [config for config in tried if space.holds(config)]
     champion, n_unseen = brought_up_to_date(champion, known, [task])
     rng = rng or np.random.default_rng()
-    configs = choose_batch(champion.model, space, trials, task=task, n=n, tried=tried, rng=rng)
+    configs, searched = choose_batch(
+        champion.model, space, trials, task=task, n=n, tried=tried, rng=rng, budget_s=budget_s,
+        progress=_told(champion.objective, progress),
+    )  # fmt: skip
     context = context_of(trials, space, task)
     frame = in_context(configs, space, task, context)
     items = _rank(champion.model, champion.objective, configs, frame)
@@ -107,6 +124,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         never_logged=[n for n in space.names if f"params.{n}" not in trials],
         n_unseen=n_unseen,
         has_signal=champion.model.has_signal,
+        searched=_in_units(searched, champion.objective) if searched else None,
     )
 
 
@@ -129,6 +147,27 @@ def _rank(
         )
         for i, config in enumerate(configs)
     ]
+
+
+def _in_units(searched: Searched, objective: Objective) -> Searched:
+    """What was found out in values to be minimised, as metrics."""
+    sign = objective.direction.sign
+    return replace(searched, best=sign * searched.best, bound=sign * searched.bound)
+
+
+def _told(objective: Objective, progress: Callable[[str], None]) -> Progress:
+    """Where a search stands, in words: incumbent, bound, gap and pace."""
+    sign = objective.direction.sign
+
+    def told(known: TopK) -> None:
+        said = [f"{known.n_assessed / max(known.seconds, 1e-9):.1e} configurations/s"]
+        if len(known.values):
+            said.insert(0, f"best {sign * known.values[0]:.5g}")
+        if len(known.values) and np.isfinite(known.bound):
+            said.insert(1, f"none beyond {sign * known.bound:.5g}, gap {known.gap:.2g}")
+        progress(f"searching: {', '.join(said)}")
+
+    return told
 
 
 def _lineage(champion: Registered, task: str) -> dict[str, str]:

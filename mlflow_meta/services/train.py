@@ -13,6 +13,7 @@ from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.dataset.leakage import Leak
 from mlflow_meta.errors import BadSpace, NoModel
 from mlflow_meta.explain import explain
+from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.choice import Candidate, compare, score_table
 from mlflow_meta.models.signal import Signal
@@ -69,6 +70,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     tasks_by: str = DEFAULT_TASKS,
     experiment_names: Sequence[str] = (),
     space: SearchSpace | None = None,
+    kinds: Sequence[str] = (),
     harvest_run_id: str | None = None,
     model_name: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -85,6 +87,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         tasks_by: What makes runs comparable, as `MetaDataset.with_tasks` takes it.
         experiment_names: Learn from these only; none for all that were harvested.
         space: How to read params; None to infer it from the trials.
+        kinds: Names of `models.ZOO` to compare; none for all.
         harvest_run_id: Which harvest; None for the newest.
         model_name: What to register it as; None for `mlflow-meta-<metric>`.
         progress: Called with what is being done.
@@ -99,7 +102,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     objective = dataset.objective(metric, direction, at=at)
     trials, leaks = dataset.trials_and_leaks(objective)
     inferred = _space(space, trials, leaks)
-    candidates = compare(trials, inferred.space, progress=progress)
+    candidates = compare(trials, inferred.space, names=kinds or tuple(ZOO), progress=progress)
     best = candidates[0]
     packed = registry.Packed(
         model=best.model,

@@ -53,7 +53,7 @@ def team(seed: int) -> dict[str, float]:
     own = trials[trials["task"] == TARGET]
     space = infer(own).space
     champion = compare(trials, infer(trials).space)[0]
-    configs = choose_batch(
+    configs, _ = choose_batch(
         champion.model,
         space,
         trials,
