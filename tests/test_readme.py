@@ -27,6 +27,15 @@ def test_the_block_on_propose_prints_three_configurations() -> None:
     assert all(line.startswith("{'lr': ") for line in lines)
 
 
+def test_the_block_on_top_k_proves_its_best() -> None:
+    """It goes on where the block before it ends."""
+    last = run(BLOCKS[1] + BLOCKS[2]).splitlines()[-1]
+    shown = re.fullmatch(r"\{'lr': .*\} (\S+) (\S+) (\d+)", last)
+    assert shown is not None, last
+    assert float(shown[2]) == 0.0
+    assert int(shown[3]) > 100
+
+
 def test_the_block_on_services_schedules_three_runs(
     filled_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mlflow_meta.loop import Tuning
     from mlflow_meta.trials import Searched, Suggestions
 
+UNSEEN = 1e-6  # share of a prediction that its shown digits do not tell
+
 
 def tuning_data(done: Tuning) -> dict[str, Any]:
     """The report, and what each round has learned and trained."""
@@ -87,14 +89,11 @@ def search(done: Searched) -> str:
         )
     if math.isinf(done.gap):
         return f"Predicted {many(done.n_assessed)} of {n} configurations {took}; nothing is proven."
-    if done.gap == 0:
-        return (
-            f"Assessed {n} configurations {took}: none has a better prediction than suggestion 1."
-        )
-    return (
-        f"Assessed {many(done.n_assessed)} of {n} configurations {took}: none is predicted better "
-        f"than {show.number(done.best)} by more than {done.gap:.2g}."
-    )
+    so_many = n if done.n_assessed == done.n_configs else f"{many(done.n_assessed)} of {n}"
+    said = f"Assessed {so_many} configurations {took}: none is predicted better than"
+    if done.gap <= UNSEEN * abs(done.best):
+        return f"{said} suggestion 1."
+    return f"{said} {show.number(done.best)} by more than {done.gap:.2g}."
 
 
 def is_interrupted(found: Suggestions) -> bool:
