@@ -11,49 +11,69 @@ from mlflow_meta.search.surface import Incumbent, n_rows
 
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
-Accepts = Callable[[Places], bool]
+Weight = Callable[[Places], int]
+"""How many wanted configurations a row stands for; more than `k` are as good as `k`."""
 
 MAX_AT_ONCE = 20_000  # rows that are valued together
 
 
-def everything(row: Places) -> bool:
-    """Accepts any row."""
+def one(row: Places) -> int:
+    """Every row is a configuration of its own."""
     del row
-    return True
+    return 1
 
 
 class Best:
-    """Up to `k` rows of lowest value among those offered, each once; `accepts` may refuse some."""
+    """The rows of lowest value among those offered, each once, that stand for `k` configurations.
 
-    def __init__(self, k: int, n_params: int, accepts: Accepts = everything) -> None:
+    Attributes:
+        rows: `(n, P)`; together they stand for `k`, or for all that was offered, and none of them
+            can be spared.
+        values: `(n,)` theirs, rising.
+    """
+
+    def __init__(self, k: int, n_params: int, weight: Weight = one) -> None:
         """Nothing has been offered yet."""
-        self._k, self._accepts = k, accepts
+        self._k, self._weight = k, weight
         self.rows = np.empty((0, n_params), dtype=np.int64)
         self.values = np.empty(0)
+        self._weights = np.empty(0, dtype=np.int64)
         self._known: set[bytes] = set()
 
     @property
     def cut(self) -> float:
         """A row whose value is not below it is of no use; inf while there are too few."""
-        return float(self.values[-1]) if len(self.values) == self._k else np.inf
+        return float(self.values[-1]) if self._weights.sum() >= self._k else np.inf
 
     def offer(self, rows: Places, values: Vector) -> None:
         """Take in what is good enough of `rows (n, P)` with their `values (n,)`."""
         low = np.flatnonzero(values < self.cut)
-        fresh = [i for i in low[np.argsort(values[low], kind="stable")] if self._is_new(rows[i])]
-        if not fresh:
-            return
-        kept_rows = np.concatenate([self.rows, rows[fresh]])
-        kept = np.concatenate([self.values, values[fresh]])
-        order = np.argsort(kept, kind="stable")[: self._k]
-        self.rows, self.values = kept_rows[order], kept[order]
+        for start in range(0, len(low), self._k):
+            # Part by part, the lowest first: what is weighed needlessly would take its time.
+            some = low[np.argsort(values[low], kind="stable")][start : start + self._k]
+            if values[some[0]] >= self.cut:
+                return
+            self._take(rows[some], values[some])
 
-    def _is_new(self, row: Places) -> bool:
+    def _take(self, rows: Places, values: Vector) -> None:
+        weights = np.array([self._new(row) for row in rows])
+        is_wanted = weights > 0
+        kept = np.concatenate([self.values, values[is_wanted]])
+        order = np.argsort(kept, kind="stable")
+        weights = np.concatenate([self._weights, weights[is_wanted]])[order]
+        # Up to and with the first at which there are enough.
+        order = order[: int(np.searchsorted(np.cumsum(weights), self._k)) + 1]
+        self._weights = weights[: len(order)]
+        self.rows = np.concatenate([self.rows, rows[is_wanted]])[order]
+        self.values = kept[order]
+
+    def _new(self, row: Places) -> int:
+        """The weight of a row; 0 where it was offered before."""
         key = row.astype(np.int64).tobytes()
         if key in self._known:
-            return False
+            return 0
         self._known.add(key)
-        return self._accepts(row)
+        return min(self._weight(row), self._k)
 
     def incumbent(self, rest: float, n_assessed: int) -> Incumbent:
         """What is known by now."""

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_meta.search.best import Accepts, Best, all_rows, everything
+from mlflow_meta.search.best import Best, Weight, all_rows, one
 from mlflow_meta.search.relaxed import relaxation_of
 from mlflow_meta.search.seen import Seen, descended
 from mlflow_meta.search.surface import Box, Incumbent, Surface, n_rows
@@ -66,12 +66,12 @@ def branch_and_bound(
     rng: np.random.Generator,
     *,
     boxes: Sequence[Box] | None = None,
-    accepts: Accepts = everything,
+    weight: Weight = one,
 ) -> Iterator[Incumbent]:
-    """See `Engine`; of the rows in `boxes`, which must not overlap, those that are accepted."""
+    """See `Engine`; of the rows in `boxes`, which must not overlap, those of some weight."""
     sizes = surface.sizes
     boxes = boxes or [tuple(np.arange(size) for size in sizes)]
-    search = _Search(surface, Best(k, len(sizes), accepts), n_rows_in(boxes))
+    search = _Search(surface, Best(k, len(sizes), weight), n_rows_in(boxes))
     shown_s = time.monotonic()
     for box in boxes:
         seen = Seen(surface.restricted(box), k)

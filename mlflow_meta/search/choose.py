@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_meta.search.best import Accepts, Best
+from mlflow_meta.search.best import Best, Weight
 from mlflow_meta.search.branch import branch_and_bound, n_rows_in
 from mlflow_meta.search.enumerated import enumerated
 from mlflow_meta.search.fold import fold
@@ -38,7 +38,7 @@ ENGINES: Mapping[str, Engine] = {
 """Name -> engine; see their modules for what each can search."""
 
 WHOLE: tuple[Engine, ...] = (branch_and_bound, enumerated)
-"""Engines that know of boxes, and of rows that are not accepted."""
+"""Engines that know of boxes, and of what rows weigh."""
 
 
 def engine_for(surface: Surface, n: int, *, is_constrained: bool) -> str:
@@ -59,7 +59,7 @@ def run(  # noqa: PLR0913 - as an engine, and what it leaves to its caller
     rng: np.random.Generator,
     *,
     boxes: Sequence[Box],
-    accepts: Accepts,
+    weight: Weight,
     n_gone: int,
 ) -> Generator[Incumbent, None, None]:
     """The steps of an engine over all boxes together.
@@ -70,13 +70,13 @@ def run(  # noqa: PLR0913 - as an engine, and what it leaves to its caller
         k: How many rows.
         rng: For the engine.
         boxes: Where to search.
-        accepts: Which rows count.
-        n_gone: How many are not accepted at most; what an engine that does not ask finds more.
+        weight: How many configurations a row stands for; 0 where it is not wanted.
+        n_gone: How many rows weigh nothing at most; what an engine that does not ask finds more.
     """
     if engine in WHOLE:
-        yield from engine(surface, k, rng, boxes=boxes, accepts=accepts)  # type: ignore[call-arg]
+        yield from engine(surface, k, rng, boxes=boxes, weight=weight)  # type: ignore[call-arg]
         return
-    best, rest, n_done = Best(k, len(surface.sizes), accepts), np.inf, 0
+    best, rest, n_done = Best(k, len(surface.sizes), weight), np.inf, 0
     for place, box in enumerate(boxes):
         found = best.incumbent(-np.inf, n_done)
         for found in engine(surface.restricted(box), k + n_gone, rng):

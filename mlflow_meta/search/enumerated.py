@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mlflow_meta.search.best import MAX_AT_ONCE, Accepts, Best, everything, rows_at
+from mlflow_meta.search.best import MAX_AT_ONCE, Best, Weight, one, rows_at
 from mlflow_meta.search.surface import Box, Incumbent, Surface, n_rows
 
 
@@ -16,12 +16,12 @@ def enumerated(
     rng: np.random.Generator,
     *,
     boxes: Sequence[Box] | None = None,
-    accepts: Accepts = everything,
+    weight: Weight = one,
 ) -> Iterator[Incumbent]:
-    """See `Engine`; of the rows in `boxes`, which must not overlap, those that are accepted."""
+    """See `Engine`; of the rows in `boxes`, which must not overlap, those of some weight."""
     del rng
     boxes = boxes or [tuple(np.arange(size) for size in surface.sizes)]
-    best, n_done = Best(k, len(surface.sizes), accepts), 0
+    best, n_done = Best(k, len(surface.sizes), weight), 0
     for box in boxes:
         n = n_rows([len(levels) for levels in box])
         for start in range(0, n, MAX_AT_ONCE):

@@ -119,12 +119,16 @@ class Question:
             engine = engine_for(surface, n_cells, is_constrained=self.is_constrained)
         name = engine if isinstance(engine, str) else getattr(engine, "__name__", "your own")
 
-        def accepts(row: Places) -> bool:
-            return any(True for _ in self._wanted(regions, row))
+        def weight(row: Places) -> int:
+            """How many of its configurations are wanted, counted as far as is needed."""
+            n = regions.n_configs(row)
+            if not self.is_constrained and n - self.n_gone >= k:
+                return k
+            return sum(1 for _ in itertools.islice(self._wanted(regions, row), k))
 
         steps = run(
             ENGINES[engine] if isinstance(engine, str) else engine,
-            surface, k, rng, boxes=boxes, accepts=accepts, n_gone=self.n_gone,
+            surface, k, rng, boxes=boxes, weight=weight, n_gone=self.n_gone,
         )  # fmt: skip
         found, is_interrupted = Best(k, len(boxes[0])).incumbent(-np.inf, 0), False
         empty = self._answer(found, ([], np.empty(0)), k, name, levels, 0.0)
@@ -223,16 +227,22 @@ class Regions:
                 ]
             )
 
+    def n_configs(self, row: Places) -> int:
+        """How many."""
+        return n_rows([len(levels) for levels in self._levels_of(row)])
+
     def configs(self, row: Places) -> Iterator[dict[str, ConfigValue]]:
         """The middle one first, and then outwards."""
-        members = next(
+        outwards = [_outwards(levels) for levels in self._levels_of(row)]
+        for chosen in itertools.product(*outwards):
+            yield self._levels.config(chosen)
+
+    def _levels_of(self, row: Places) -> list[Places]:
+        return next(
             [kept[int(level)] for kept, level in zip(box, row, strict=True)]
             for box in self._members
             if all(int(level) in kept for kept, level in zip(box, row, strict=True))
         )
-        outwards = [_outwards(levels) for levels in members]
-        for chosen in itertools.product(*outwards):
-            yield self._levels.config(chosen)
 
 
 def _outwards(levels: Places) -> list[int]:
