@@ -6,10 +6,13 @@ only module that turns one into the other, so nothing else knows how MLflow spel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, get_args
+
+UNSEEN = 1e-6  # share of a prediction that its shown digits do not tell
 
 ConfigValue = str | int | float | bool
 Config = Mapping[str, ConfigValue]
@@ -137,6 +140,27 @@ class Searched:
         """By how much `best` may be beaten at most, >= 0; inf where nothing is known."""
         return abs(self.best - self.bound)
 
+    @property
+    def sentence(self) -> str:
+        """What was done, and what is proven."""
+        took = f"in {self.seconds:.1f} s" + (", stopped by Ctrl-C" if self.is_interrupted else "")
+        is_whole = self.n_assessed == self.n_configs
+        n = _many(self.n_configs)
+        so_many = n if is_whole else f"{_many(self.n_assessed)} of {n}"
+        if self.engine == "local" and not is_whole:
+            return (
+                f"Predicted {so_many} configurations {took}, broad to narrow: this model has no "
+                "formula by which the others could be ruled out."
+            )
+        if math.isinf(self.gap):
+            how = f"all {n}" if is_whole else so_many
+            nothing = "" if is_whole else "; nothing is proven"
+            return f"Predicted {how} configurations {took}{nothing}."
+        said = f"Assessed {so_many} configurations {took}: none is predicted better than"
+        if self.gap <= UNSEEN * abs(self.best):
+            return f"{said} suggestion 1."
+        return f"{said} {self.best:.5g} by more than {self.gap:.2g}."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestions:
@@ -172,3 +196,10 @@ class Suggestions:
     has_signal: bool
     never_logged: Sequence[str]
     searched: Searched | None = None
+
+
+def _many(n: float) -> str:
+    """A number of configurations: whole where it can be read, else as a power of ten."""
+    if math.isinf(n):
+        return "infinitely many"
+    return f"{n:,.0f}" if n < 1e7 else f"{float(n):.1e}".replace("e+", "e")

@@ -15,10 +15,11 @@ def test_the_lowest_rows_that_stand_for_k_configurations_are_kept(seed: int) -> 
     weights = rng.integers(0, 5, size=200)
     values = np.round(rng.normal(size=200), 1)  # with ties
     best = Best(k, 1, lambda row: int(weights[row[0]]))
+    known = np.empty(0, dtype=np.int64)
     for _ in range(30):
         rows = rng.integers(200, size=int(rng.integers(1, 40)))  # some again and again
         best.offer(rows[:, None], values[rows])
-        known = rows if _ == 0 else np.union1d(known, rows)
+        known = np.union1d(known, rows)
     wanted = known[weights[known] > 0]
     order = wanted[np.argsort(values[wanted], kind="stable")]
     reached = np.cumsum(weights[order])

@@ -1,7 +1,6 @@
 """The commands, through the front door; then a look at the store by MLflow's own client."""
 
 import json
-import math
 import os
 import re
 import shlex
@@ -17,13 +16,12 @@ from conftest import SHARED, add_run, fill, need
 from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
-from mlflow_meta.cli import main, show_tuning
+from mlflow_meta.cli import main
 from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.store import MlflowStore, queue, registry
-from mlflow_meta.trials import Searched
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -237,6 +235,14 @@ def test_a_model_with_a_formula_is_searched_whole_and_what_is_proven_is_said(uri
     )
 
 
+def test_a_suggested_run_says_how_it_was_found(uri: str, client: MlflowClient) -> None:
+    done("harvest")
+    done("train", "--metric", "val_loss", "--kind", "linear")
+    found = data("suggest", "-e", "sweep-a", "-n", "1")
+    saved = client.get_run(found["suggestions"][0]["run_id"]).data.tags["mlflow.note.content"]
+    assert "none is predicted better than" in saved
+
+
 def test_a_model_without_a_formula_says_how_many_it_was_asked_about(uri: str) -> None:
     done("harvest")
     done("train", "--metric", "val_loss", "--kind", "gaussian_process")
@@ -245,34 +251,6 @@ def test_a_model_without_a_formula_says_how_many_it_was_asked_about(uri: str) ->
     assert found["searched"]["gap"] is None
     said = done("suggest", "-e", "sweep-a", "--dry-run").stdout
     assert "of infinitely many configurations" in said
-
-
-@pytest.mark.parametrize(
-    ("found", "said"),
-    [
-        (
-            {"n_assessed": 4 * 10**15, "bound": 0.25},
-            "Assessed 4.0e15 configurations in 0.2 s: none is predicted better than suggestion 1.",
-        ),
-        (
-            {"n_assessed": 10**15, "bound": 0.246},
-            "Assessed 1.0e15 of 4.0e15 configurations in 0.2 s: none is predicted better than 0.25 "
-            "by more than 0.004.",
-        ),
-        (
-            {"n_assessed": 700, "bound": -math.inf, "is_interrupted": True},
-            "Predicted 700 of 4.0e15 configurations in 0.2 s, stopped by Ctrl-C; nothing is "
-            "proven.",
-        ),
-        (
-            {"n_configs": 700, "n_assessed": 700, "bound": -math.inf, "engine": "local"},
-            "Predicted all 700 configurations in 0.2 s.",
-        ),
-    ],
-)
-def test_a_search_is_told_in_a_sentence(found: dict, said: str) -> None:
-    given = {"n_configs": 4 * 10**15, "best": 0.25, "engine": "branch", "seconds": 0.2}
-    assert show_tuning.search(Searched(**{**given, **found})) == said
 
 
 def test_a_budget_goes_with_a_meta_model_and_must_be_a_time(uri: str) -> None:

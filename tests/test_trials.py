@@ -1,11 +1,12 @@
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_meta.trials import At, Direction, Objective, Suggestion
+from mlflow_meta.trials import At, Direction, Objective, Searched, Suggestion
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
@@ -67,3 +68,31 @@ def test_an_alias_needs_a_name_and_a_curve_is_read_at_its_last_or_its_best_value
 def test_an_objective_survives_json(names: list[str], direction: Direction, at: At) -> None:
     objective = Objective(metric=names[0], direction=direction, aliases=tuple(names[1:]), at=at)
     assert Objective.from_dict(json.loads(json.dumps(objective.to_dict()))) == objective
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            {"n_assessed": 4 * 10**15, "bound": 0.25},
+            "Assessed 4.0e15 configurations in 0.2 s: none is predicted better than suggestion 1.",
+        ),
+        (
+            {"n_assessed": 10**15, "bound": 0.246},
+            "Assessed 1.0e15 of 4.0e15 configurations in 0.2 s: none is predicted better than 0.25 "
+            "by more than 0.004.",
+        ),
+        (
+            {"n_assessed": 700, "bound": -math.inf, "is_interrupted": True},
+            "Predicted 700 of 4.0e15 configurations in 0.2 s, stopped by Ctrl-C; nothing is "
+            "proven.",
+        ),
+        (
+            {"n_configs": 700, "n_assessed": 700, "bound": -math.inf, "engine": "local"},
+            "Predicted all 700 configurations in 0.2 s.",
+        ),
+    ],
+)
+def test_a_search_is_told_in_a_sentence(found: dict, said: str) -> None:
+    given = {"n_configs": 4 * 10**15, "best": 0.25, "engine": "branch", "seconds": 0.2}
+    assert Searched(**{**given, **found}).sentence == said

@@ -11,9 +11,7 @@ from mlflow_meta.cli import show
 
 if TYPE_CHECKING:
     from mlflow_meta.loop import Tuning
-    from mlflow_meta.trials import Searched, Suggestions
-
-UNSEEN = 1e-6  # share of a prediction that its shown digits do not tell
+    from mlflow_meta.trials import Suggestions
 
 
 def tuning_data(done: Tuning) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def grounds(found: Suggestions) -> None:
             f"so far: {best}."
         )
     if found.searched:
-        click.echo(search(found.searched))
+        click.echo(found.searched.sentence)
     if math.isnan(found.best_so_far):
         click.echo(
             f"No run of {found.task} has {found.objective.metric} yet: the numbers are on the "
@@ -76,33 +74,6 @@ def grounds(found: Suggestions) -> None:
         )
 
 
-def search(done: Searched) -> str:
-    """What the search for the best prediction did, and what it has proven, in one sentence."""
-    took = f"in {done.seconds:.1f} s" + (", stopped by Ctrl-C" if done.is_interrupted else "")
-    n = many(done.n_configs)
-    if done.n_assessed == done.n_configs and done.engine == "local":
-        return f"Predicted all {n} configurations {took}."
-    if done.engine == "local":
-        return (
-            f"Predicted {many(done.n_assessed)} of {n} configurations {took}, broad to narrow: "
-            "this model has no formula by which the others could be ruled out."
-        )
-    if math.isinf(done.gap):
-        return f"Predicted {many(done.n_assessed)} of {n} configurations {took}; nothing is proven."
-    so_many = n if done.n_assessed == done.n_configs else f"{many(done.n_assessed)} of {n}"
-    said = f"Assessed {so_many} configurations {took}: none is predicted better than"
-    if done.gap <= UNSEEN * abs(done.best):
-        return f"{said} suggestion 1."
-    return f"{said} {show.number(done.best)} by more than {done.gap:.2g}."
-
-
 def is_interrupted(found: Suggestions) -> bool:
     """Whether Ctrl-C has ended the search."""
     return found.searched is not None and found.searched.is_interrupted
-
-
-def many(n: float) -> str:
-    """A number of configurations: whole where it can be read, else as a power of ten."""
-    if math.isinf(n):
-        return "infinitely many"
-    return f"{n:,.0f}" if n < 1e7 else f"{float(n):.1e}".replace("e+", "e")

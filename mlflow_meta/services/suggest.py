@@ -97,12 +97,14 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     values = trials.loc[trials["task"] == task, "value"]
     best = champion.objective.direction.sign * float(values.min()) if len(values) else np.nan
     so_far = _so_far(best, len(values))
+    searched = _in_units(searched, champion.objective) if searched else None
+    origin = _origin(champion, n_unseen, searched)
 
     def described(item: Suggestion) -> tuple[str, dict[str, str]]:
         alike = nearest(item.config, trials, space, task=task, k=1)
         close = _nearest(alike, known, task, champion.objective)
         near = {names.NEAREST_RUN: str(alike["run_id"][0])} if len(alike) else {}
-        text = _note(item, champion, experiment_name, task, f"{so_far}{close}", n_unseen)
+        text = _note(item, champion, experiment_name, task, f"{so_far}{close}", origin)
         return text, {**_lineage(champion, task), **near}
 
     run_ids, view = (
@@ -124,7 +126,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         never_logged=[n for n in space.names if f"params.{n}" not in trials],
         n_unseen=n_unseen,
         has_signal=champion.model.has_signal,
-        searched=_in_units(searched, champion.objective) if searched else None,
+        searched=searched,
     )
 
 
@@ -178,6 +180,13 @@ def _lineage(champion: Registered, task: str) -> dict[str, str]:
     }
 
 
+def _origin(champion: Registered, n_unseen: int, searched: Searched | None) -> str:
+    """What has predicted this, and how it was searched."""
+    updated = f", updated with {n_unseen} newer runs" if n_unseen else ""
+    version = f"`{champion.name}` version {champion.version} ({champion.kind})"
+    return f"Predicted by {version}{updated}. {searched.sentence if searched else ''}".strip()
+
+
 def _so_far(best: float, n_trials: int) -> str:
     if n_trials:
         return f"The best of {n_trials} runs before has {best:.5g}."
@@ -220,10 +229,9 @@ def _note(
     experiment_name: str,
     task: str,
     so_far: str,
-    n_unseen: int,
+    origin: str,
 ) -> str:
     """The run's description, which the UI shows as Markdown."""
-    updated = f", updated with {n_unseen} newer runs" if n_unseen else ""
     metric = champion.objective.metric
     return batches.note(
         item,
@@ -231,6 +239,5 @@ def _note(
         title=f"Suggestion {item.rank} for {task}",
         said=f"Expected {metric}: **{item.mean:.5g}**, with 80% probability between "
         f"{item.low:.5g} and {item.high:.5g} ({champion.objective.direction.value}). {so_far}",
-        origin=f"Predicted by `{champion.name}` version {champion.version} ({champion.kind})"
-        f"{updated}.",
+        origin=origin,
     )
