@@ -256,9 +256,13 @@ def test_a_trained_meta_model_is_searched_exactly_over_ten_thousand(kind: str) -
     )
     model = ZOO[kind]()
     model.fit(trials, space)
-    for engine in ("auto", "branch"):
+    for engine in ("auto", "exact", "branch"):
         found = top_k(model, space, 20, context=CONTEXT, rng=rng, engine=engine, budget_s=300)
         check(found, model, space, 20, space.enumerate())
+    learned = top_k(model, space, 20, context=CONTEXT, rng=rng, engine="policy")
+    assert (learned.engine, learned.bound, learned.is_exact) == ("cross_entropy", -np.inf, False)
+    assert learned.values[0] <= np.quantile(predicted(model, space, space.enumerate()), 0.01)
+    np.testing.assert_allclose(predicted(model, space, learned.configs), learned.values)
 
 
 def test_a_budget_ends_a_search_with_an_honest_bound() -> None:

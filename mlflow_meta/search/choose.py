@@ -41,15 +41,31 @@ WHOLE: tuple[Engine, ...] = (branch_and_bound, enumerated)
 """Engines that know of boxes, and of what rows weigh."""
 
 
-def engine_for(surface: Surface, n: int, *, is_constrained: bool) -> str:
-    """The name of the engine that fits a surface of `n` rows."""
+KINDS = ("auto", "exact", "policy")
+"""Names of what to search by, of which `engine_for` makes that of an engine."""
+
+
+def engine_for(kind: str, surface: Surface, n: int, *, is_constrained: bool) -> str:
+    """The name of the engine that fits a surface of `n` rows.
+
+    Args:
+        kind: "exact" for one that searches until its result is proven and can stop at any time;
+            "policy" for one that learns where good rows are, and proves nothing; "auto" for the
+            first, or a scan where that is faster; or a name of `ENGINES`.
+        surface: What is searched.
+        n: How many rows it has.
+        is_constrained: Whether any number of rows may be refused.
+    """
+    if kind == "policy":
+        return "cross_entropy"
+    if kind not in KINDS:
+        return kind
     if n <= MAX_ENUMERATED:
         return "enumerated"
     if isinstance(surface, AdditiveSurface) and not is_constrained:
         return "fold"
-    if isinstance(surface, ReluSurface) and n <= MAX_SCANNED and not is_constrained:
-        return "scan"
-    return "branch"
+    is_scanned = isinstance(surface, ReluSurface) and n <= MAX_SCANNED and not is_constrained
+    return "scan" if is_scanned and kind == "auto" else "branch"
 
 
 def run(  # noqa: PLR0913 - as an engine, and what it leaves to its caller

@@ -115,8 +115,8 @@ class Question:
         regions = Regions(levels, cells)
         boxes = [cell.representatives() for cell in cells]
         n_cells = sum(n_rows([len(levels) for levels in box]) for box in boxes)
-        if engine == "auto":
-            engine = engine_for(surface, n_cells, is_constrained=self.is_constrained)
+        if isinstance(engine, str):
+            engine = engine_for(engine, surface, n_cells, is_constrained=self.is_constrained)
         name = engine if isinstance(engine, str) else getattr(engine, "__name__", "your own")
 
         def weight(row: Places) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_meta.models import Formed, MetaModel
-from mlflow_meta.search.choose import ENGINES
+from mlflow_meta.search.choose import ENGINES, KINDS
 from mlflow_meta.search.local import local_search
 from mlflow_meta.search.question import Constraint, Progress, Question, TopK, framed
 from mlflow_meta.search.surface import Engine
@@ -51,7 +51,8 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
         context: What is given: columns of a frame, such as `task` and `dataset.rows`.
         budget_s: Seconds after which the search ends with the best so far; `PATIENCE_S` if None.
             A step of the search may take it some tenths of a second further.
-        engine: A name of `ENGINES`, an engine of your own, or "auto" for the one that fits.
+        engine: "auto" for the one that fits, "exact", "policy" (see `choose.engine_for`), "local"
+            for asking the model broad to narrow; a name of `ENGINES`; or an engine of your own.
         rng: Equal generators give equal results, as long as the budget lasts; None for a fresh one.
         tried: Configurations to leave out.
         constraint: Configurations for which it is false are left out.
@@ -69,9 +70,9 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
     """
     if k < 1:
         raise ValueError(f"`k >= 1` must hold, but got {k}.")
-    if isinstance(engine, str) and engine not in ENGINES and engine not in ("auto", "local"):
-        names = sorted([*ENGINES, "auto", "local"])
-        raise ValueError(f"`engine` must be one of {names}, or a function, but got {engine!r}.")
+    names = [*KINDS, "local", *ENGINES]
+    if isinstance(engine, str) and engine not in names:
+        raise ValueError(f"`engine` must be one of {names} or a function, but got {engine!r}.")
     gone = {space.key(space.active(config)) for config in tried}
 
     def is_wanted(config: Config) -> bool:
