@@ -1,9 +1,9 @@
 """The heart: past trials and a search space in, the configurations to try next out. No MLflow.
 
-A model that has a formula is searched by it, exactly where that is feasible; so are draws of what
-it holds for possible. Of any other, a search under the expected improvement finds candidates; of
-them the batch is chosen one by one, by what each is expected to add to the task's best trials and
-to the choices before it.
+A search under the expected improvement finds candidates. A model that has a formula is searched by
+it too, exactly where that is feasible, and so are draws of what it holds for possible. Of all these
+the batch is chosen one by one, by what each is expected to add to the task's best trials and to the
+choices before it; the best prediction that there is belongs to it.
 """
 
 from __future__ import annotations
@@ -126,19 +126,22 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     if not model.has_signal:
         return spread_out(space, n, tried=tried, rng=rng), None
     context = context_of(trials, space, task)
-    configs: Sequence[Config]
+    first: Sequence[Config] = []
+    searched = None
     if isinstance(model.regressor, Formed):
-        configs, best = thompson(
+        first, best = thompson(
             model, space, n, context={"task": task, **context}, tried=tried, rng=rng,
             budget_s=budget_s, progress=progress,
         )  # fmt: skip
-        if not configs:
+        if not first:
             raise _exhausted(best.n_configs, is_complete=True)
-        found = _searched(best)
-    else:
-        configs, found = _expected_best(model, space, trials, context, task, n, tried, rng)
+        searched = _searched(best)
+        if searched.is_interrupted:
+            return [dict(config) for config in first], searched
+    configs, found = _expected_best(model, space, trials, context, task, n, tried, first, rng)
     predicted = model.score(in_context(configs, space, task, context)).mean
-    return [dict(configs[i]) for i in np.argsort(predicted, kind="stable")], found
+    order = np.argsort(predicted, kind="stable")
+    return [dict(configs[i]) for i in order], searched or found
 
 
 def _searched(best: TopK) -> Searched:
@@ -161,9 +164,10 @@ def _expected_best(  # noqa: PLR0913 - as `choose_batch`
     task: str,
     n: int,
     tried: Sequence[Config],
+    first: Sequence[Config],
     rng: np.random.Generator,
 ) -> tuple[Sequence[Config], Searched]:
-    """Those of greatest expected improvement, of a model that has no formula."""
+    """Those of greatest expected improvement, the first of `first` and maybe others of it too."""
     started = time.monotonic()
 
     def frame(configs: Sequence[Config]) -> pd.DataFrame:
@@ -188,6 +192,7 @@ def _expected_best(  # noqa: PLR0913 - as `choose_batch`
         pool = _candidates(found, near, n, rng)
         configs = _joint_batch(draw, pool, lowest, n)
     else:
+        found = _joined(first, worth(first) if first else np.empty(0), found)
         apart = worthy_and_apart(found.worth, positions(space, found.configs), n)
         configs = [found.configs[i] for i in apart]
     reached = float(model.predict(frame(configs)).mean.min())
@@ -265,6 +270,17 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     if not kept:
         raise _exhausted(len(found.configs), is_complete=found.is_complete)
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
+
+
+def _joined(first: Sequence[Config], worth: Vector, found: Found) -> Found:
+    """`first` before what else was found, and its first the worthiest of all."""
+    known = {SearchSpace.key(config) for config in first}
+    kept = [i for i, c in enumerate(found.configs) if SearchSpace.key(c) not in known]
+    worth = np.concatenate([worth, found.worth[kept]])
+    if first:
+        worth[0] = worth.max()
+    configs = [*first, *(found.configs[i] for i in kept)]
+    return Found(configs, worth, found.is_complete)
 
 
 def _exhausted(n: int, *, is_complete: bool) -> Exhausted:
