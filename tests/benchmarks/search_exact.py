@@ -2,7 +2,7 @@
 
 Of a sum the engine alone is timed too: around it, `top_k` makes the levels and the configurations.
 How hard trees are depends on what they have learned: of those that are asked for in a second there
-are three, fitted to different functions; judged is the one in the middle.
+are five, fitted to different functions; judged is the one in the middle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlflow_meta.space import SearchSpace
 
 K = 100
 SUM_S, TREES_S, NETWORK_S = 0.01, 1.0, 2.0
-N_MODELS = 3
+N_MODELS = 5
 AT = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the time, where a search that goes on is looked at
 
 

@@ -6,6 +6,7 @@ random, have `surfaces.hilly` for their value: smooth, and with interactions.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,7 @@ TREES = {
     "min_data_in_bin": 1,
     "deterministic": True,
     "force_row_wise": True,
+    "num_threads": 1,
     "verbosity": -1,
 }
 
@@ -73,7 +75,8 @@ class Boosted(_Regressor):
     def fit(self, X: np.ndarray, y: np.ndarray, *, groups: np.ndarray, seed: int) -> None:
         params = TREES | {"num_leaves": self.n_leaves, "max_depth": self.depth, "seed": seed}
         booster = lgb.train(params, lgb.Dataset(X, y), self.n_trees)
-        self.peer, self._form = booster.predict, _trees(booster)
+        self.peer = partial(booster.predict, num_threads=len(os.sched_getaffinity(0)))
+        self._form = _trees(booster)
 
     def form(self) -> Form:
         return self._form

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 N_PREDICTED = 200_000  # configurations that a library's `predict` is timed on
-HEADER = f"{'':<62} {'seen':<44} {'asked':<12}"
+HEADER = f"{'':<66} {'seen':<46} {'asked':<12}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Row:
         if self.most is not None or self.least is not None:
             sign, bound = ("<=", self.most) if self.most is not None else (">=", self.least)
             asked, verdict = f"{sign} {bound:g}{self.unit}", "met" if self.met else "MISSED"
-        return f"{self.what:<62} {self.seen:<44} {asked:<12} {verdict}"
+        return f"{self.what:<66} {self.seen:<46} {asked:<12} {verdict}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
