@@ -14,7 +14,17 @@ from statistics import median
 
 import numpy as np
 from search_models import Case, bits, case, numbers
-from search_rows import N_PREDICTED, Options, Row, predict_s, say, seconds, timed, times_faster
+from search_rows import (
+    N_PREDICTED,
+    Options,
+    Row,
+    Took,
+    predict_s,
+    say,
+    seconds,
+    timed,
+    times_faster,
+)
 
 from mlflow_meta.search import ENGINES, Incumbent, TopK, top_k
 from mlflow_meta.search.surface import Surface
@@ -41,9 +51,12 @@ def rows(options: Options) -> Iterator[Row]:
     yield from _hardest(deep, options)
     network = case("network", networks, 32)
     took, found = timed(lambda: _asked(network, options), options.repeats)
-    what = f"exact/network of 32 units, 10^{len(networks.names)}: top {K}"
     yield Row(
-        what=what, value=_if_exact(found, took.median_s), seen=str(took), most=NETWORK_S, unit=" s"
+        what=f"exact/network of 32 units, 10^{len(networks.names)}: top {K}",
+        value=_if_exact(found, took),
+        seen=_words(found, took),
+        most=NETWORK_S,
+        unit=" s",
     )
 
 
@@ -52,9 +65,13 @@ def _asked(of: Case, options: Options) -> TopK:
     return top_k(of.model, of.space, K, rng=rng, budget_s=options.seconds)
 
 
-def _if_exact(found: TopK, took_s: float) -> float:
-    """What is not proven has not been found in any time."""
-    return took_s if found.is_exact and len(found.values) == K else np.nan
+def _if_exact(found: TopK, took: Took) -> float:
+    """Seconds; what is not proven has not been found in any."""
+    return took.median_s if found.is_exact and len(found.values) == K else np.nan
+
+
+def _words(found: TopK, took: Took) -> str:
+    return str(took) if found.is_exact else f"{took}, not proved"
 
 
 def _sum(of: Case, what: str, options: Options) -> Iterator[Row]:
@@ -73,8 +90,8 @@ def _sum(of: Case, what: str, options: Options) -> Iterator[Row]:
     took, found = timed(lambda: _asked(of, options), options.repeats)
     yield Row(
         what=f"exact/{what}: top {K}, all of `top_k`",
-        value=1000 * _if_exact(found, took.median_s),
-        seen=str(took),
+        value=1000 * _if_exact(found, took),
+        seen=_words(found, took),
         most=1000 * SUM_S,
         unit=" ms",
     )
@@ -88,7 +105,7 @@ def _trees(space: SearchSpace, options: Options) -> Iterator[Row]:
     for of in cases:
         say(what)
         took, found = timed(lambda of=of: _asked(of, options), options.repeats)
-        took_s.append(_if_exact(found, took.median_s))
+        took_s.append(_if_exact(found, took))
     middle = float(median(took_s))
     each = ", ".join(f"{s:.2f}" for s in took_s)
     yield Row(

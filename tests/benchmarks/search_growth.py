@@ -125,7 +125,11 @@ def _draw(lines: Sequence[Line]) -> None:
         ax.loglog(line.at, line.all_s, color=colour, label=NAMES[line.kind])
         for at, s, done in zip(line.at, line.all_s, line.is_done, strict=True):
             ax.plot(at, s, "o", color=colour, markerfacecolor=colour if done else "white")
-        ax.set_xlabel(line.panel)
+    for name, ax in axes.items():
+        ticks = max((line.at for line in lines if line.panel == name), key=len)
+        ax.set_xticks(ticks, [f"{at:,}" for at in ticks])
+        ax.minorticks_off()
+        ax.set_xlabel(name)
         ax.grid(alpha=0.3)
     panels[0].set_ylabel("seconds")
     panels[0].legend(fontsize="small")

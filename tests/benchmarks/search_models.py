@@ -19,6 +19,7 @@ import lightgbm as lgb
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
+from threadpoolctl import threadpool_limits
 
 sys.path.append(str(Path(__file__).parent.parent))
 
@@ -92,7 +93,7 @@ class Network(_Regressor):
         network = MLPRegressor(
             hidden_layer_sizes=(self.n_units,), solver="lbfgs", max_iter=300, random_state=seed
         )
-        with warnings.catch_warnings():
+        with threadpool_limits(1), warnings.catch_warnings():  # more only wait for each other
             warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit(X, y)
         self.peer, (weights, out) = network.predict, network.coefs_
