@@ -25,6 +25,7 @@ MOST_S = 10.0
 N_MODELS = 3  # at every point, for the one in the middle
 ENGINE = {"additive": "fold", "trees": "branch", "network": "scan"}
 NAMES = {"additive": "sum, fold", "trees": "trees, branch and bound", "network": "network, scan"}
+MAX_TICKS = 6
 TICKS = [digit * 10**power for power in range(5) for digit in (1, 3)]
 POINTS: dict[str, dict[str, Sequence[int]]] = {
     "parameters": {
@@ -129,6 +130,7 @@ def _draw(lines: Sequence[Line]) -> None:
     for name, ax in axes.items():
         low, high = ax.get_xlim()
         ticks = [at for at in TICKS if low <= at <= high]
+        ticks = ticks[::2] if len(ticks) > MAX_TICKS else ticks
         ax.set_xticks(ticks, [f"{at:,}" for at in ticks])
         ax.minorticks_off()
         ax.set_xlabel(name)
