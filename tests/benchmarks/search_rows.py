@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -81,11 +81,20 @@ class Took:
         return f"{seconds(self.median_s)} ({seconds(low)} to {seconds(high)})"
 
 
-def timed(work: Callable[[], Any], repeats: int) -> tuple[Took, Any]:
-    """How long something takes, and its last result; the first, which compiles, is left out."""
+def timed(
+    work: Callable[[], Any], repeats: int, before: Callable[[], Any] = lambda: None
+) -> tuple[Took, Any]:
+    """How long something takes, and its last result; the first, which compiles, is left out.
+
+    Args:
+        work: Something.
+        repeats: How often it is timed.
+        before: What is done before each, such as to time what it is compared with.
+    """
     result = work()
     all_s = []
     for _ in range(repeats):
+        before()
         start = time.perf_counter()
         result = work()
         all_s.append(time.perf_counter() - start)
@@ -113,10 +122,6 @@ def times_faster(what: str, theirs_s: float, ours_s: float, least: float | None 
 
 
 def predict_s(regressor: Any, X: np.ndarray, n_configs: float, repeats: int) -> float:
-    """How long `predict` takes for all configurations, by what it takes for `X`: the fastest."""
+    """How long `predict` takes for all configurations, by what it takes for `X`."""
     took, _ = timed(lambda: regressor.peer(X), repeats)
-    return min(took.all_s) / len(X) * n_configs
-
-
-Part = Callable[[Options], Iterator[Row]]
-Rows = Sequence[Row]
+    return took.median_s / len(X) * n_configs
