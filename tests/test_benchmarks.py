@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 HARVEST = Path(__file__).parent / "benchmarks" / "harvest.py"
+SEARCH = Path(__file__).parent / "benchmarks" / "search.py"
 ROWS = (
     "read by SQL, wall s, times faster",
     "read by SQL, CPU s",
@@ -27,6 +28,44 @@ ROWS = (
     "second harvest over REST, 4 workers, times faster",
     "second harvest over REST, 4 workers, same bytes as a full one",
 )
+LOOKS = 5  # at a search that takes its time
+SEARCHED = (
+    "scan/network of 32 units, 10^6: the best",
+    "scan/network of 32 units, 10^6: than MLPRegressor.predict",
+    "scan/network of 32 units, 10^6: max+adds/s, of the peak",
+    "scan/LightGBM 100 x 16, 10^6: the best",
+    "scan/LightGBM 100 x 16, 10^6: than Booster.predict",
+    "scan: peak memory",
+    "exact/sum, 10^6: top 100, the engine",
+    "exact/sum, 10^6: top 100, all of `top_k`",
+    "exact/sum, 2^20: top 100, the engine",
+    "exact/sum, 2^20: top 100, all of `top_k`",
+    "exact/LightGBM 20 x 16, depth 5, 11^6: top 100",
+    "exact/LightGBM 20 x 16, depth 5, 11^6: proved within 60 s",
+    "exact/LightGBM 20 x 16, depth 5, 11^6: than Booster.predict",
+    "exact/LightGBM 30 x 16, depth 6, 11^6: top 100",
+    *["exact/LightGBM 30 x 16, depth 6, 11^6: after"] * LOOKS,
+    "exact/LightGBM 30 x 16, depth 6, 11^6: the gap shrinks",
+    "exact/LightGBM 20 x 31, depth 8, 11^6: top 100",
+    *["exact/LightGBM 20 x 31, depth 8, 11^6: after"] * LOOKS,
+    "exact/LightGBM 20 x 31, depth 8, 11^6: the gap shrinks",
+    "exact/network of 32 units, 10^6: top 100",
+    "exact: peak memory",
+)
+
+
+@pytest.mark.slow
+def test_the_search_benchmark_prints_every_row_and_proves_what_is_small() -> None:
+    argv = [sys.executable, str(SEARCH), "scan", "exact", "--small", "--repeats", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    *lines, verdict = done.stdout.splitlines()
+    rows = [line for line in lines if line.startswith(("scan", "exact"))]
+    named = [re.sub(r"after [\d.]+ s$", "after", re.split(r" {2,}", row)[0]) for row in rows]
+    assert named == list(SEARCHED), done.stderr
+    n_missed = sum(row.endswith("MISSED") for row in rows)
+    assert (verdict, done.returncode) == (f"missed: {n_missed}", int(n_missed > 0))
+    assert not [row for row in rows if re.search(">60|not proved|not closed", row)]
+    assert "5 of 5 models" in done.stdout
 
 
 @pytest.mark.slow
