@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.space import Categorical, SearchSpace
 from mlflow_meta.space.params import same
+from mlflow_meta.trials import ConfigValue
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -134,6 +135,26 @@ class Encoder:
         encoded = [self._encode_column(column, frame) for column in self.columns]
         return np.column_stack(encoded) if encoded else np.zeros((len(frame), 0))
 
+    def encode_values(self, columns: Sequence[int], values: Sequence[ConfigValue | None]) -> Matrix:
+        """Some columns of X that are made from one param alone, `(n, columns)`.
+
+        What `encode` gives for a frame of nothing but the param, and many times faster.
+
+        Args:
+            columns: Which.
+            values: Of the param; None where it is not set.
+        """
+        numbers = np.array([_number(value) for value in values])
+        X = np.empty((len(values), len(columns)))
+        for place, column in enumerate(self.columns[j] for j in columns):
+            if column.kind == "set":
+                X[:, place] = [value is not None for value in values]
+            elif column.kind == "is":
+                X[:, place] = [same(value, column.level) for value in values]
+            else:
+                X[:, place] = self._scaled(column, numbers)
+        return X
+
     def _encode_column(self, column: Column, frame: pd.DataFrame) -> Vector:
         if column.source not in frame:
             return np.full(len(frame), _ABSENT.get(column.kind, 0.0))
@@ -145,9 +166,14 @@ class Encoder:
             return np.asarray(values.notna(), dtype=float)
         if column.kind == "is":
             # `True`, "True" and 1 are different choices, and a missing value is none of them.
-            texts = values.astype(object).where(values.notna(), None)
-            return np.array([float(same(value, column.level)) for value in texts])
-        numbers = _numbers(values)
+            is_set, texts = values.notna(), values.to_numpy(dtype=object)
+            are_set = zip(texts, is_set, strict=True)
+            return np.array(
+                [float(known and same(value, column.level)) for value, known in are_set]
+            )
+        return self._scaled(column, _numbers(values))
+
+    def _scaled(self, column: Column, numbers: Vector) -> Vector:
         if column.kind == "unit":
             param = self.space.params[column.source.removeprefix("params.")]
             unit = np.clip(param.to_unit(numbers), -_FAR, 1 + _FAR)
@@ -298,6 +324,14 @@ def _level_columns(source: str, values: pd.Series) -> list[Column]:
     return [
         Column(name=f"{source}={level}", source=source, kind="is", level=level) for level in levels
     ]
+
+
+def _number(value: ConfigValue | None) -> float:
+    """A value as `_numbers` takes it."""
+    try:
+        return np.nan if value is None else float(value)
+    except ValueError:
+        return np.nan
 
 
 def _numbers(values: pd.Series) -> Vector:

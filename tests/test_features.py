@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_meta.columns import frame_of
 from mlflow_meta.features import MAX_LEVELS, Column, Encoder, consequences
 from mlflow_meta.space import SearchSpace
 
@@ -179,6 +180,29 @@ def test_whatever_comes_in_finite_numbers_go_out(frame: pd.DataFrame) -> None:
     X = encoder.encode(frame)
     assert X.shape == (len(frame), len(encoder.columns))
     assert np.all(np.isfinite(X)) and np.all(np.abs(X) <= 5.0)
+
+
+def test_the_values_of_one_param_are_encoded_as_in_a_frame() -> None:
+    space = SearchSpace.from_dict(
+        {
+            "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+            "size": {"type": "categorical", "choices": [16, 32, 64], "log": True},
+            "kind": {"type": "categorical", "choices": ["True", True, "x"]},
+        }
+    )
+    values: dict[str, list[Any]] = {
+        "lr": [None, 1e-4, 0.5, 7, "0.1", "none", True],
+        "size": [None, 16, 64.0, 40, "32", 16],
+        "kind": ["True", None, True, False, 1, "x", "y"],
+    }
+    known = frame_of([{"lr": 0.1}, {"size": 16}], space.names).assign(task="a", value=1.0)
+    encoder = Encoder.learn(known, space)
+    for name, some in values.items():
+        own = [j for j, c in enumerate(encoder.columns) if c.source == f"params.{name}"]
+        frame = pd.DataFrame({f"params.{name}": pd.Series(some, dtype=object)})
+        expected = encoder.encode(frame)[:, own]
+        np.testing.assert_array_equal(encoder.encode_values(own, some), expected)
+    assert any(column.kind == "set" for column in encoder.columns)
 
 
 def test_an_unknown_category_is_none_of_the_known_ones() -> None:

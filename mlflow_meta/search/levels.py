@@ -12,6 +12,7 @@ that the value between two of them is known to `SPACING`.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlflow_meta.columns import frame_of
 from mlflow_meta.features import Encoder
 from mlflow_meta.models.forms import Additive, Form, Relu, Trees
 from mlflow_meta.search.surface import Box, n_rows
@@ -82,17 +82,18 @@ def levels_of(
         form: What the model makes of X.
         context: Columns of a frame that are given, such as `task` and `dataset.rows`.
     """
-    base = encoder.encode(_frame([{}], space, context))[0]
-    sources = np.array([column.source for column in encoder.columns], dtype=object)
+    base = encoder.encode(pd.DataFrame(dict(context), index=range(1)))[0]
+    places: dict[str, list[int]] = defaultdict(list)
+    for j, column in enumerate(encoder.columns):
+        places[column.source].append(j)
     values, columns, parts, spacing = [], [], [], []
     for name, param in space.params.items():
-        own = np.flatnonzero(sources == f"params.{name}")
+        own = np.array(places[f"params.{name}"], dtype=np.int64)
         found, gap = _values(name, param, encoder, own, form)
         levels = [*found, None] if param.when else found
-        configs = [{} if value is None else {name: value} for value in levels]
         values.append(tuple(levels))
         columns.append(own)
-        parts.append(encoder.encode(_frame(configs, space, context))[:, own])
+        parts.append(encoder.encode_values(own.tolist(), levels))
         spacing.append(gap)
     return Levels(
         names=tuple(space.names),
@@ -103,13 +104,6 @@ def levels_of(
         boxes=tuple(_boxes(space, values)),
         spacing=tuple(spacing),
     )
-
-
-def _frame(
-    configs: Sequence[Mapping[str, ConfigValue]], space: SearchSpace, context: Mapping[str, object]
-) -> pd.DataFrame:
-    frame = frame_of(configs, space.names)
-    return pd.concat([frame, pd.DataFrame(dict(context), index=frame.index)], axis=1)
 
 
 def _values(

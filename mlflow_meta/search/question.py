@@ -122,8 +122,8 @@ class Question:
         def weight(row: Places) -> int:
             """How many of its configurations are wanted, counted as far as is needed."""
             n = regions.n_configs(row)
-            if not self.is_constrained and n - self.n_gone >= k:
-                return k
+            if not self.is_constrained and (n - self.n_gone >= k or not self.n_gone):
+                return min(n, k)
             return sum(1 for _ in itertools.islice(self._wanted(regions, row), k))
 
         steps = run(
@@ -172,11 +172,11 @@ class Question:
         configs, scores = listed
         values = np.empty(0)
         if configs:
-            values = self.model.at_scores(self._frame(configs), scores)
+            values = self.model.at_scores(self._given(len(configs)), scores)
         lowest = min(found.rest, float(found.values.min(initial=np.inf)))
         bound = lowest - slack(self.form, levels)
         if len(values) and bound != -np.inf:
-            in_units = float(self.model.at_scores(self._frame(configs[:1]), np.array([bound]))[0])
+            in_units = float(self.model.at_scores(self._given(1), np.array([bound]))[0])
             bound = min(in_units, float(values[0]))
         return TopK(
             configs=configs,
@@ -194,9 +194,8 @@ class Question:
 
     def _told(self, found: Incumbent, empty: TopK, seconds: float) -> TopK:
         """What is known on the way: values and bound alone, in the model's units."""
-        frame = self._frame([{}])
         raw = np.array([*found.values, found.rest])
-        values = self.model.at_scores(frame.loc[np.zeros(len(raw), dtype=int)], raw)
+        values = self.model.at_scores(self._given(len(raw)), raw)
         bound = float(min(values)) if np.isfinite(found.rest) else -np.inf
         return replace(
             empty,
@@ -207,8 +206,9 @@ class Question:
             seconds=seconds,
         )
 
-    def _frame(self, configs: Sequence[Config]) -> pd.DataFrame:
-        return framed(configs, self.space, self.context)
+    def _given(self, n: int) -> pd.DataFrame:
+        """The context of `n` configurations, which is all that turns scores into values."""
+        return pd.DataFrame(dict(self.context), index=range(n))
 
 
 class Regions:
@@ -217,32 +217,38 @@ class Regions:
     def __init__(self, levels: Levels, cells: Sequence[Cells]) -> None:
         """One set of cells for each box of the levels."""
         self._levels = levels
-        self._members: list[list[dict[int, Places]]] = []
+        self._members: list[list[dict[int, list[int]]]] = []
         for of_box in cells:
             middle: Box = of_box.representatives()
             self._members.append(
                 [
-                    dict(zip(firsts.tolist(), members, strict=True))
+                    {
+                        first: _outwards(levels)
+                        for first, levels in zip(firsts.tolist(), members, strict=True)
+                    }
                     for firsts, members in zip(middle, of_box.members, strict=True)
                 ]
             )
+        self._are_single = all(
+            len(levels) == 1 for of_box in cells for members in of_box.members for levels in members
+        )
 
     def n_configs(self, row: Places) -> int:
         """How many."""
-        return n_rows([len(levels) for levels in self._levels_of(row)])
+        return 1 if self._are_single else n_rows([len(levels) for levels in self._levels_of(row)])
 
     def configs(self, row: Places) -> Iterator[dict[str, ConfigValue]]:
         """The middle one first, and then outwards."""
-        outwards = [_outwards(levels) for levels in self._levels_of(row)]
-        for chosen in itertools.product(*outwards):
+        for chosen in itertools.product(*self._levels_of(row)):
             yield self._levels.config(chosen)
 
-    def _levels_of(self, row: Places) -> list[Places]:
-        return next(
-            [kept[int(level)] for kept, level in zip(box, row, strict=True)]
-            for box in self._members
-            if all(int(level) in kept for kept, level in zip(box, row, strict=True))
-        )
+    def _levels_of(self, row: Places) -> list[list[int]]:
+        levels = row.tolist()
+        for box in self._members:
+            found = [kept.get(level) for kept, level in zip(box, levels, strict=True)]
+            if all(found):
+                return [members for members in found if members]
+        raise LookupError(f"The row {levels} lies in no box.")
 
 
 def _outwards(levels: Places) -> list[int]:

@@ -76,7 +76,8 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
     gone = {space.key(space.active(config)) for config in tried}
 
     def is_wanted(config: Config) -> bool:
-        return space.key(config) not in gone and (constraint is None or constraint(config))
+        is_new = not gone or space.key(config) not in gone
+        return is_new and (constraint is None or constraint(config))
 
     rng = rng or np.random.default_rng()
     regressor = model.regressor
