@@ -103,4 +103,5 @@ def test_the_tour_runs_top_to_bottom_on_its_store(
             code = "".join(cell["source"])
             exec(compile(code, f"tour.ipynb, cell {cell['id']}", "exec"), names)
     assert names["suggestions"].items[0].rank == 1
+    assert names["proven"].is_exact
     assert names["found"].picture.startswith(b"\x89PNG")
