@@ -161,8 +161,11 @@ def check(found: TopK, model: MetaModel, space: SearchSpace, k: int, wanted: lis
     keys = {space.key(config) for config in found.configs}
     assert len(keys) == len(found.configs) == min(k, len(wanted))
     assert keys <= {space.key(config) for config in wanted}
+    others = [v for c, v in zip(wanted, everything, strict=True) if space.key(c) not in keys]
     if len(wanted):
         assert found.bound <= everything.min() + 1e-9
+    assert found.rest <= min(others, default=np.inf) + 1e-9
+    assert len(found.values) < k or found.rest >= found.values[-1] - 1e-9, "the proof is tight"
 
 
 @given(space=spaces(), kind=st.sampled_from(KINDS), seed=st.integers(0, 2**16),
@@ -296,6 +299,20 @@ def test_what_a_search_is_asked_wrongly_it_says() -> None:
     with pytest.raises(ValueError, match="GaussianProcess has no formula"):
         top_k(gaussian, CONTINUOUS, 1, engine="branch")
     assert not top_k(gaussian, CONTINUOUS, 1, rng=np.random.default_rng(0)).is_exact
+
+
+@pytest.mark.parametrize("k", [1, 5, 12, 50])
+def test_a_model_without_a_formula_is_asked_about_all_of_a_small_space(k: int) -> None:
+    space = SearchSpace.from_dict(
+        {
+            "a": {"type": "int", "low": 1, "high": 4},
+            "b": {"type": "categorical", "choices": ["x", "y", "z"]},
+        }
+    )
+    trials = frame_of(space.enumerate(), space.names)
+    gaussian = ZOO["gaussian_process"]()
+    gaussian.fit(trials.assign(task="b", value=np.arange(12.0) % 5), space)
+    check(top_k(gaussian, space, k, context=CONTEXT), gaussian, space, k, space.enumerate())
 
 
 def test_ctrl_c_gives_the_best_so_far() -> None:

@@ -42,6 +42,8 @@ class TopK:
         scores: `(k,)` what was minimised, rising; values that the metric's bounds make equal differ
             here.
         bound: No configuration has a lower predicted value; -inf where nothing is known.
+        rest: No configuration that is not among `configs` has a lower predicted value than this;
+            inf where there is no other.
         is_exact: Whether it is proven that none is better than any of these. Of a continuous
             parameter the levels are compared; what lies between them is in `bound`.
         n_configs: How many configurations this is about; of a continuous parameter, levels.
@@ -55,6 +57,7 @@ class TopK:
     values: Vector
     scores: Vector
     bound: float
+    rest: float
     is_exact: bool
     n_configs: int
     n_assessed: int
@@ -136,7 +139,7 @@ class Question:
             for found in steps:
                 seconds = time.monotonic() - started
                 if progress:
-                    progress(self._told(found, empty, seconds))
+                    progress(self._told(found, empty, levels, seconds))
                 if seconds > budget_s:
                     break
         except KeyboardInterrupt:
@@ -173,16 +176,15 @@ class Question:
         values = np.empty(0)
         if configs:
             values = self.model.at_scores(self._given(len(configs)), scores)
-        lowest = min(found.rest, float(found.values.min(initial=np.inf)))
-        bound = lowest - slack(self.form, levels)
-        if len(values) and bound != -np.inf:
-            in_units = float(self.model.at_scores(self._given(1), np.array([bound]))[0])
-            bound = min(in_units, float(values[0]))
+        bound, rest = self._bounds(found, levels)
+        if k == len(configs) < levels.n_configs:
+            rest = min(rest, float(values[-1]))  # the last of a cell's members may be left out
         return TopK(
             configs=configs,
             values=values,
             scores=scores,
-            bound=bound,
+            bound=min([bound, *values[:1].tolist()]),
+            rest=rest,
             is_exact=found.gap == 0 and (len(configs) == k or found.rest == np.inf),
             n_configs=levels.n_configs,
             n_assessed=min(found.n_assessed, levels.n_configs)
@@ -192,16 +194,27 @@ class Question:
             seconds=seconds,
         )
 
-    def _told(self, found: Incumbent, empty: TopK, seconds: float) -> TopK:
-        """What is known on the way: values and bound alone, in the model's units."""
-        raw = np.array([*found.values, found.rest])
-        values = self.model.at_scores(self._given(len(raw)), raw)
-        bound = float(min(values)) if np.isfinite(found.rest) else -np.inf
+    def _bounds(self, found: Incumbent, levels: Levels) -> tuple[float, float]:
+        """Below all there is, and below all that is not found, in the model's units."""
+
+        def in_units(score: float) -> float:
+            if np.isinf(score):
+                return score
+            return float(self.model.at_scores(self._given(1), np.array([score]))[0])
+
+        between = slack(self.form, levels)
+        lowest = min(found.rest, float(found.values.min(initial=np.inf)))
+        return in_units(lowest - between), in_units(found.rest - between)
+
+    def _told(self, found: Incumbent, empty: TopK, levels: Levels, seconds: float) -> TopK:
+        """What is known on the way: values and bounds alone, in the model's units."""
+        bound, rest = self._bounds(found, levels)
         return replace(
             empty,
-            values=values[:-1],
+            values=self.model.at_scores(self._given(len(found.values)), found.values),
             scores=found.values,
             bound=bound,
+            rest=rest,
             n_assessed=min(found.n_assessed, empty.n_configs),
             seconds=seconds,
         )

@@ -120,12 +120,15 @@ def _asked(
         found = local_search(space, worth, start=[], rng=rng)
         configs, values = [dict(config) for config in found.configs], -found.worth
     order = np.argsort(values, kind="stable")
-    kept = list(itertools.islice((i for i in order if is_wanted(configs[i])), k))
+    wanted = list(itertools.islice((i for i in order if is_wanted(configs[i])), k + 1))
+    kept, after = wanted[:k], wanted[k:]
+    others = float(values[after[0]]) if after else np.inf
     return TopK(
         configs=[configs[i] for i in kept],
         values=values[kept],
         scores=values[kept],
         bound=float(values[order[0]]) if is_complete else -np.inf,
+        rest=others if is_complete else -np.inf,
         is_exact=is_complete,
         n_configs=len(configs),
         n_assessed=len(configs),
