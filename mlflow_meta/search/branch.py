@@ -5,8 +5,9 @@ A node is a set of allowed levels of each parameter. A relaxation gives it a bou
     value(x) >= constant + sum_p theta_p(x_p)    for every x of the node,
 
 whose minimum is found parameter by parameter. Levels that can't be part of a row better than the
-k-th best are struck out; the row of the minimum is valued, which is where good rows are found; and
-the node is split in two by the parameter whose levels differ most. The node of the lowest bound is
+k-th best are struck out; the row of the minimum is valued, and if it is good the rows around it,
+which is where good rows are found; and the node is split in two by the parameter whose levels
+differ most. The node of the lowest bound is
 next, so that the bound on all that is open rises as fast as it can. When no open node is below the
 k-th best, that is the proof.
 """
@@ -17,6 +18,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +35,8 @@ Allowed = NDArray[np.bool_]  # `(n_1 + ... + n_P,)`, the levels of all parameter
 
 N_STARTS = 8  # random rows of a box from which coordinate descent starts
 MAX_VALUED = 64  # rows up to which a node is valued whole
+MAX_WIDENED = 50_000  # rows around the best that a node values
+N_AT_ONCE = 8  # of the best whose neighbours are valued together
 STEP_S = 0.1  # about how often the caller gets to see where the search stands
 MAX_OPEN_BYTES = 400_000_000  # of open nodes; beyond it the search ends with the bound it has
 
@@ -45,6 +49,12 @@ class Relaxation(Protocol):
 
     tolerance: float
     """What rounding may do to a bound."""
+
+    is_in_order: bool
+    """Whether a run of neighbouring levels is bounded better than as many of the lowest `theta`."""
+
+    is_unfinished: bool
+    """Whether the last call could be told to go on: with the same node, and the state it gave."""
 
     def tighten(self, allowed: Allowed, cut: float, state: Any) -> tuple[float, Any]:
         """The bound of a node, after striking out of `allowed` what can't be below `cut`.
@@ -69,8 +79,31 @@ def branch_and_bound(
     weight: Weight = one,
 ) -> Iterator[Incumbent]:
     """See `Engine`; of the rows in `boxes`, which must not overlap, those of some weight."""
+    boxes = boxes or [tuple(np.arange(size) for size in surface.sizes)]
+    used = tuple(np.unique(np.concatenate(levels)) for levels in zip(*boxes, strict=True))
+
+    def weight_used(row: Places) -> int:
+        return weight(_taken(used, row[None])[0])
+
+    steps = _steps(
+        surface.restricted(used), k, rng,
+        [tuple(map(np.searchsorted, used, box)) for box in boxes],
+        one if weight is one else weight_used,
+    )  # fmt: skip
+    for found in steps:
+        yield replace(found, rows=_taken(used, found.rows))
+
+
+def _taken(box: Box, rows: Places) -> Places:
+    """The rows of a box `(n, P)` as levels of what it is a box of."""
+    return np.stack([levels[i] for levels, i in zip(box, rows.T, strict=True)], axis=1)
+
+
+def _steps(
+    surface: Surface, k: int, rng: np.random.Generator, boxes: Sequence[Box], weight: Weight
+) -> Iterator[Incumbent]:
+    """See `branch_and_bound`; every level is in some box."""
     sizes = surface.sizes
-    boxes = boxes or [tuple(np.arange(size) for size in sizes)]
     search = _Search(surface, Best(k, len(sizes), weight), n_rows_in(boxes))
     shown_s = time.monotonic()
     for box in boxes:
@@ -107,6 +140,7 @@ class _Search:
         self.heap: list[tuple[float, int, Allowed, Any]] = []
         self.is_begun = False
         self.n_valued = 0
+        self._widened: set[bytes] = set()
         self._numbers = itertools.count()
         self._open_rows = 0.0
 
@@ -121,9 +155,8 @@ class _Search:
 
     def take(self, box: Box, found: Incumbent) -> None:
         """Rows that were found in a box, as levels of the box."""
-        rows = np.stack([levels[i] for levels, i in zip(box, found.rows.T, strict=True)], axis=1)
-        self.best.offer(rows, found.values)
-        self.n_valued += len(rows)
+        self.best.offer(_taken(box, found.rows), found.values)
+        self.n_valued += len(found.rows)
 
     def open(self, nodes: Sequence[Allowed]) -> None:
         self.is_begun = True
@@ -145,6 +178,8 @@ class _Search:
         if lower >= self.cut:
             self.heap.clear()  # it was the lowest of them all
             return
+        if state is None:
+            self._widen(allowed)
         bound, state = self.relaxation.tighten(allowed, self.cut, state)
         if max(bound, lower) >= self.cut:
             return
@@ -155,7 +190,11 @@ class _Search:
             self._value(all_rows(tuple(box)))
             return
         low = [int(np.argmin(theta[a:b])) for a, b in itertools.pairwise(self.offsets)]
-        self._value(np.array([low]))
+        if self._value(np.array([low])):
+            self._widen(allowed)
+        if self.relaxation.is_unfinished:
+            self._push(max(bound, lower), allowed, state)
+            return
         self._split(allowed, theta, lower, bound, state, box)
 
     def _split(
@@ -167,7 +206,7 @@ class _Search:
         state: Any,
         box: Sequence[Places],
     ) -> None:
-        """In two: the better and the worse half of one parameter's levels.
+        """In two: halves of one parameter's levels, the better and the worse, or in their order.
 
         A half is bounded by what bounded its parents, and by `theta` with its own `bound`.
         """
@@ -177,6 +216,8 @@ class _Search:
         if regrets[p] <= 0:
             p = int(np.argmax([len(t) for t in parts]))
         order = np.argsort(parts[p], kind="stable")
+        if self.relaxation.is_in_order:
+            order = np.arange(len(order))
         half = len(order) // 2
         for side in (order[:half], order[half:]):
             child = allowed.copy()
@@ -190,9 +231,31 @@ class _Search:
         self._open_rows += self._count(allowed)
         heapq.heappush(self.heap, (lower, next(self._numbers), allowed, state))
 
-    def _value(self, rows: Places) -> None:
+    def _value(self, rows: Places) -> bool:
+        """Whether any is one of the best."""
+        values, cut = self.surface.values(rows), self.best.cut
         self.n_valued += len(rows)
-        self.best.offer(rows, self.surface.values(rows))
+        self.best.offer(rows, values)
+        return bool(values.min() < cut)
+
+    def _widen(self, allowed: Allowed) -> None:
+        """Values the neighbours within a node of the best rows there, and theirs, best first."""
+        starts = self.offsets[:-1]
+        level = np.flatnonzero(allowed)
+        param = np.searchsorted(self.offsets, level, side="right") - 1
+        limit = self.n_valued + MAX_WIDENED
+        while self.n_valued < limit:
+            rows = self.best.rows
+            inside = rows[allowed[starts + rows].all(axis=1)]
+            fresh = [row for row in inside if row.tobytes() not in self._widened][:N_AT_ONCE]
+            if not fresh:
+                return
+            self._widened.update(row.tobytes() for row in fresh)
+            near = np.repeat(np.stack(fresh), len(level), axis=0)
+            near[np.arange(len(near)), np.tile(param, len(fresh))] = np.tile(
+                level - starts[param], len(fresh)
+            )
+            self._value(near)
 
     def _count(self, allowed: Allowed) -> float:
         return float(np.prod(np.add.reduceat(allowed, self.offsets[:-1], dtype=float)))

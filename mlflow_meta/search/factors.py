@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlflow_meta.search.compiled import compiled
 from mlflow_meta.search.surface import TreeSurface
 
 Vector = NDArray[np.float64]
@@ -129,3 +130,24 @@ def _leaves(surface: TreeSurface, root: int) -> list[tuple[float, dict[int, Mask
             if mask.any():
                 waiting.append((int(below[node]), {**sets, p: mask}))
     return found
+
+
+@compiled
+def within(slot_set: Places, set_level: Places, level: Places) -> tuple[Places, Places]:
+    """Sets, and those that lie within them, of the same slot: each set within itself too."""
+    total, widest = 0, 0
+    for s in range(len(slot_set) - 1):
+        total += (slot_set[s + 1] - slot_set[s]) ** 2
+    if len(level):
+        widest = level.max() + 1
+    holder, held, n = np.empty(total, np.int64), np.empty(total, np.int64), 0
+    marked = np.zeros(widest, np.bool_)
+    for s in range(len(slot_set) - 1):
+        for q in range(slot_set[s], slot_set[s + 1]):
+            marked[level[set_level[q] : set_level[q + 1]]] = True
+            for r in range(slot_set[s], slot_set[s + 1]):
+                if np.all(marked[level[set_level[r] : set_level[r + 1]]]):
+                    holder[n], held[n] = q, r
+                    n += 1
+            marked[level[set_level[q] : set_level[q + 1]]] = False
+    return holder[:n].copy(), held[:n].copy()

@@ -50,6 +50,8 @@ def struck(
 class Sum:
     """An additive surface bounds itself."""
 
+    is_in_order = is_unfinished = False
+
     def __init__(self, surface: AdditiveSurface) -> None:
         """The surface is kept."""
         self._offsets = np.concatenate([[0], np.cumsum(surface.sizes)])
@@ -73,6 +75,8 @@ class Units:
 
     with s = high / (high - low), the chord's slope (Zhang et al., 2018, and others since).
     """
+
+    is_in_order = is_unfinished = False
 
     def __init__(self, surface: ReluSurface) -> None:
         """The surface is kept."""

@@ -86,3 +86,62 @@ def sweep(  # noqa: C901, PLR0913, D417 - arrays alone are compiled; the others 
                     lam[own + i] = theta[start + i] - before
                 else:
                     theta[start + i] = before + lam[own + i]
+
+
+@compiled
+def gathered(
+    slot_param: Places, slot_lam: Places, offsets: Places, lam: Vector, theta: Vector
+) -> None:
+    """Adds to `theta` what every slot has given."""
+    for s in range(len(slot_param)):
+        start = offsets[slot_param[s]]
+        for i in range(slot_lam[s + 1] - slot_lam[s]):
+            theta[start + i] += lam[slot_lam[s] + i]
+
+
+@compiled
+def bounded(  # noqa: PLR0913, D417 - as `sweep`
+    offsets: Places,
+    tree_leaf: Places,
+    tree_slot: Places,
+    leaf_value: Vector,
+    leaf_entry: Places,
+    entry: Places,
+    slot_param: Places,
+    slot_lam: Places,
+    slot_set: Places,
+    set_level: Places,
+    level: Places,
+    allowed: Mask,
+    theta: Vector,
+    lam: Vector,
+    lowest: Vector,
+    low: Vector,
+    found: Vector,
+) -> None:
+    """A bound of each leaf, less the constant, when no tree's remainder is negative.
+
+    The leaf with what all others have given of its tree's parameters, and `lowest` of the others.
+
+    Args:
+        lowest: `(P,)` the least of each parameter's `theta`.
+        low: Room for a number of each set of a tree.
+        found: `(L,)` the bounds.
+    """
+    for t in range(len(tree_leaf) - 1):
+        first, n = tree_slot[t], tree_slot[t + 1] - tree_slot[t]
+        set0 = slot_set[first]
+        others = lowest.sum()
+        for s in range(first, first + n):
+            others -= lowest[slot_param[s]]
+            own = slot_lam[s] - offsets[slot_param[s]]
+            for q in range(slot_set[s], slot_set[s + 1]):
+                low[q - set0] = np.inf
+                for e in range(set_level[q], set_level[q + 1]):
+                    i = level[e]
+                    if allowed[i]:
+                        low[q - set0] = min(low[q - set0], theta[i] - lam[own + i])
+        for leaf in range(tree_leaf[t], tree_leaf[t + 1]):
+            found[leaf] = leaf_value[leaf] + others
+            for i in range(n):
+                found[leaf] += low[entry[leaf_entry[leaf] + i] - set0]
