@@ -39,6 +39,7 @@ def test_a_bound_is_never_above_a_row_of_its_node_and_strikes_out_none_that_coun
     surface = random_surface(kind, sizes, rng, is_coarse=coarse)
     relaxation = relaxation_of(surface)
     values = surface.values(all_rows(tuple(np.arange(n) for n in sizes)))
+    assert relaxation.floor <= values.min() + 1e-9
     cut = float(np.quantile(values, rng.choice([0.0, 0.2, 0.7]))) + 0.01
     allowed, state = np.ones(sum(sizes), dtype=bool), None
     for _ in range(4):  # ever smaller nodes, as a search has them

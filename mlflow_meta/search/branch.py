@@ -50,6 +50,9 @@ class Relaxation(Protocol):
     tolerance: float
     """What rounding may do to a bound."""
 
+    floor: float
+    """A bound of all rows that takes no work."""
+
     is_in_order: bool
     """Whether a run of neighbouring levels is bounded better than as many of the lowest `theta`."""
 
@@ -161,11 +164,12 @@ class _Search:
     def open(self, nodes: Sequence[Allowed]) -> None:
         self.is_begun = True
         for allowed in nodes:
-            self._push(-np.inf, allowed, None)
+            self._push(self.relaxation.floor, allowed, None)
 
     def incumbent(self) -> Incumbent:
         if not self.is_begun:
-            return self.best.incumbent(-np.inf, self.n_valued)
+            rest = min(self.relaxation.floor - self.relaxation.tolerance, self.best.cut)
+            return self.best.incumbent(rest, self.n_valued)
         lowest = self.heap[0][0] - self.relaxation.tolerance if self.heap else np.inf
         complete = len(self.best.values) == self.n_rows
         rest = np.inf if complete else min(lowest, self.best.cut)

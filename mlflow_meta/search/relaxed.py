@@ -57,6 +57,7 @@ class Sum:
         self._offsets = np.concatenate([[0], np.cumsum(surface.sizes)])
         self._constant = surface.constant
         self.tolerance = TOLERANCE * sum(float(np.abs(table).max()) for table in surface.tables)
+        self.floor = surface.constant + sum(float(table.min()) for table in surface.tables)
         self.theta = np.concatenate(surface.tables)
 
     def tighten(self, allowed: Allowed, cut: float, state: Any) -> tuple[float, Any]:
@@ -87,6 +88,10 @@ class Units:
         spans = [np.abs(table).max(axis=0) for table in surface.tables]
         reach = (np.abs(surface.bias) + sum(spans)) @ np.abs(surface.out)
         self.tolerance = TOLERANCE * float(reach)
+        low = surface.bias + sum(table.min(axis=0) for table in surface.tables)
+        high = surface.bias + sum(table.max(axis=0) for table in surface.tables)
+        least = np.where(surface.out < 0, high, low)
+        self.floor = surface.constant + float(np.maximum(least, 0.0) @ surface.out)
 
     def tighten(self, allowed: Allowed, cut: float, state: Any) -> tuple[float, Any]:
         """See `Relaxation`."""

@@ -118,6 +118,7 @@ class Dual:
         self._part = Part(f, boxes if len(f.leaf_value) else None)
         starts = f.tree_leaf[:-1] if len(f.leaf_value) else np.empty(0, dtype=np.int64)
         self.tolerance = TOLERANCE * float(np.maximum.reduceat(np.abs(f.leaf_value), starts).sum())
+        self.floor = f.constant + float(np.minimum.reduceat(f.leaf_value, starts).sum())
         self._program_s, self._sweeps_s, self._n_bytes = 0.0, 0.0, 0
         self._starts = f.offsets[:-1]
         self.is_unfinished = False
