@@ -143,7 +143,8 @@ class Searched:
     @property
     def sentence(self) -> str:
         """What was done, and what is proven."""
-        took = f"in {self.seconds:.1f} s" + (", stopped by Ctrl-C" if self.is_interrupted else "")
+        time = f"{self.seconds:.1f} s" if self.seconds >= 0.1 else f"{1000 * self.seconds:.0f} ms"
+        took = f"in {time}" + (", stopped by Ctrl-C" if self.is_interrupted else "")
         is_whole = self.n_assessed == self.n_configs
         n = _many(self.n_configs)
         so_many = n if is_whole else f"{_many(self.n_assessed)} of {n}"
