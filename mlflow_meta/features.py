@@ -166,11 +166,8 @@ class Encoder:
             return np.asarray(values.notna(), dtype=float)
         if column.kind == "is":
             # `True`, "True" and 1 are different choices, and a missing value is none of them.
-            is_set, texts = values.notna(), values.to_numpy(dtype=object)
-            are_set = zip(texts, is_set, strict=True)
-            return np.array(
-                [float(known and same(value, column.level)) for value, known in are_set]
-            )
+            given = zip(values.to_numpy(dtype=object), values.notna(), strict=True)
+            return np.array([float(known and same(value, column.level)) for value, known in given])
         return self._scaled(column, _numbers(values))
 
     def _scaled(self, column: Column, numbers: Vector) -> Vector:

@@ -19,8 +19,9 @@ from mlflow_meta.acquisition import expected_improvement
 from mlflow_meta.batch import covering, jointly_best, worthy_and_apart
 from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
+from mlflow_meta.features import Encoder
 from mlflow_meta.models import ZOO, Formed, JointSampler, MetaModel
-from mlflow_meta.search import Found, Progress, TopK, local_search, positions, thompson
+from mlflow_meta.search import Found, Progress, TopK, local_search, thompson
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue, Searched
 
@@ -133,10 +134,12 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
             model, space, n, context={"task": task, **context}, tried=tried, rng=rng,
             budget_s=budget_s, progress=progress,
         )  # fmt: skip
+        if best.is_interrupted and not first:
+            raise KeyboardInterrupt
         if not first:
             raise _exhausted(best.n_configs, is_complete=True)
         searched = _searched(best)
-        if searched.is_interrupted:
+        if best.is_interrupted:
             return [dict(config) for config in first], searched
     configs, found = _expected_best(model, space, trials, context, task, n, tried, first, rng)
     predicted = model.score(in_context(configs, space, task, context)).mean
@@ -192,8 +195,8 @@ def _expected_best(  # noqa: PLR0913 - as `choose_batch`
         pool = _candidates(found, near, n, rng)
         configs = _joint_batch(draw, pool, lowest, n)
     else:
-        found = _joined(first, worth(first) if first else np.empty(0), found)
-        apart = worthy_and_apart(found.worth, positions(space, found.configs), n)
+        found = found.led_by(first, worth(first)) if first else found
+        apart = worthy_and_apart(found.worth, _positions(space, found.configs), n)
         configs = [found.configs[i] for i in apart]
     reached = float(model.predict(frame(configs)).mean.min())
     return configs, Searched(
@@ -214,7 +217,7 @@ def spread_out(
     found = _without(anywhere, space, tried)
     order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
-    places = positions(space, [*pool, *tried])
+    places = _positions(space, [*pool, *tried])
     chosen = covering(places[: len(pool)], places[len(pool) :], n)
     return [dict(pool[i]) for i in chosen]
 
@@ -272,17 +275,6 @@ def _without(found: Found, space: SearchSpace, tried: Sequence[Config]) -> Found
     return Found([found.configs[i] for i in kept], found.worth[kept], found.is_complete)
 
 
-def _joined(first: Sequence[Config], worth: Vector, found: Found) -> Found:
-    """`first` before what else was found, and its first the worthiest of all."""
-    known = {SearchSpace.key(config) for config in first}
-    kept = [i for i, c in enumerate(found.configs) if SearchSpace.key(c) not in known]
-    worth = np.concatenate([worth, found.worth[kept]])
-    if first:
-        worth[0] = worth.max()
-    configs = [*first, *(found.configs[i] for i in kept)]
-    return Found(configs, worth, found.is_complete)
-
-
 def _exhausted(n: int, *, is_complete: bool) -> Exhausted:
     whose = "of the search space" if is_complete else "found in the search space"
     return Exhausted(
@@ -316,3 +308,9 @@ def _joint_batch(
     draws = draw([*pool, *incumbents])
     reached = np.min(draws[:, len(pool) :], axis=1, initial=np.inf)
     return [pool[i] for i in jointly_best(draws[:, : len(pool)], reached, n)]
+
+
+def _positions(space: SearchSpace, configs: Sequence[Config]) -> Matrix:
+    """Where the configurations lie in the unit cube, `(n, d)`."""
+    frame = frame_of(configs, space.names)
+    return Encoder.learn(frame.assign(task=""), space).encode(frame)

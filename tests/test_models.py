@@ -204,6 +204,11 @@ def test_later_trials_are_ranked_by_what_earlier_ones_taught() -> None:
     assert table.loc["linear", "spearman"] > table.loc["linear", "spearman_later"]
 
 
+def test_an_unknown_kind_of_model_is_told_by_its_name() -> None:
+    with pytest.raises(ValueError, match="no meta-model 'magic'; there are linear, "):
+        compare(pd.DataFrame(), SPACE, names=["linear", "magic"])
+
+
 def test_a_model_is_compared_with_what_anyone_can_tell_without_one() -> None:
     trials = pd.concat([bowl(40), bowl(40, task="bb")], ignore_index=True)
     table = scores_of(trials)

@@ -25,7 +25,7 @@ from mlflow_meta.proposal import (
     spread_out,
     tried_on,
 )
-from mlflow_meta.search import Found
+from mlflow_meta.search import Found, top_k
 from mlflow_meta.space import Categorical
 from mlflow_meta.space.params import is_active, same
 from mlflow_meta.trials import Config
@@ -342,6 +342,31 @@ def test_the_first_of_a_batch_is_the_best_prediction_of_all_that_is_left(kind: s
     assert searched.n_configs == searched.n_assessed == 10_000
     assert model.predict(in_context(chosen[:1], many, "a", {})).mean[0] == pytest.approx(best)
     check_proposal(chosen, many, trials, n=5)
+
+
+def test_an_interrupted_search_gives_what_it_has_or_stays_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = SearchSpace.from_dict({f"p{i}": {"type": "int", "low": 0, "high": 9} for i in range(9)})
+    trials = history(many, many.sample(60, np.random.default_rng(1)), lambda c: float(c["p0"]))
+    model = ZOO["lightgbm"]()
+    model.fit(trials, many)
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    asked: dict[str, Any] = {"task": "a", "n": 5, "tried": [], "progress": stop}
+    chosen, searched = choose_batch(model, many, trials, rng=np.random.default_rng(0), **asked)
+    assert searched is not None and searched.is_interrupted
+    assert len(chosen) == 1 and "stopped by Ctrl-C" in searched.sentence
+
+    def at_once(*_: object, **__: object) -> tuple[list[Config], Any]:
+        return [], replace(whole, is_interrupted=True, configs=[])
+
+    whole = top_k(model, many, 1, context={"task": "a"}, rng=np.random.default_rng(0))
+    monkeypatch.setattr("mlflow_meta.proposal.thompson", at_once)
+    with pytest.raises(KeyboardInterrupt):
+        choose_batch(model, many, trials, rng=np.random.default_rng(0), **asked)
 
 
 def test_a_formula_over_a_space_that_is_used_up_is_told_apart() -> None:

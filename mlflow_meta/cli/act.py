@@ -120,21 +120,14 @@ def suggest(  # noqa: PLR0913 - one argument an option
             side = options.read_direction(direction)
             found = cover(store, experiment_name, direction=side, **asked)
         else:
-            found = run(
-                store,
-                experiment_name,
-                task=task,
-                model_name=model_name,
-                budget_s=budget,
-                progress=say,
-                **asked,
-            )
+            how: dict[str, Any] = {"model_name": model_name, "budget_s": budget, "progress": say}
+            found = run(store, experiment_name, task=task, **how, **asked)
     if as_json:
         emit(show.suggestions_data(found))
         return
     show.suggestions(found)
     show_tuning.grounds(found)
-    if len(found.items) < n and not show_tuning.is_interrupted(found):
+    if len(found.items) < n and not (found.searched and found.searched.is_interrupted):
         click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
         click.echo("Nothing was written (--dry-run).", err=True)

@@ -72,8 +72,3 @@ def grounds(found: Suggestions) -> None:
             f"{show.train_command(found.objective, found.tasks_by)}",
             err=True,
         )
-
-
-def is_interrupted(found: Suggestions) -> bool:
-    """Whether Ctrl-C has ended the search."""
-    return found.searched is not None and found.searched.is_interrupted

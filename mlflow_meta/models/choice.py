@@ -64,7 +64,11 @@ def compare(
 
     Raises:
         TooLittle: If there are too few trials.
+        ValueError: If a name is not in the zoo.
     """
+    names = list(names)
+    if unknown := [name for name in names if name not in ZOO]:
+        raise ValueError(f"There is no meta-model {unknown[0]!r}; there are {', '.join(ZOO)}.")
     check_trials(trials)
     some = some_of(trials)
     candidates = []

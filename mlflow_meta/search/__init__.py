@@ -4,7 +4,7 @@ from mlflow_meta.search.choose import ENGINES
 from mlflow_meta.search.local import Found, local_search
 from mlflow_meta.search.question import Progress, TopK
 from mlflow_meta.search.surface import Engine, Incumbent
-from mlflow_meta.search.thompson import positions, thompson
+from mlflow_meta.search.thompson import thompson
 from mlflow_meta.search.top import top_k
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Progress",
     "TopK",
     "local_search",
-    "positions",
     "thompson",
     "top_k",
 ]

@@ -11,7 +11,7 @@ l:      levels of all parameters together
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_meta.search.compiled import compiled
-from mlflow_meta.search.factors import Factors
+from mlflow_meta.search.factors import Factors, taken_apart
 from mlflow_meta.search.leaves import leaves_of
 from mlflow_meta.search.surface import TreeSurface
 
@@ -133,7 +133,9 @@ class Boxes:
         """As the sweeps and the linear program take them."""
         offsets = np.concatenate([[0], np.cumsum(self.sizes)])
         full = packed(self.allowed[None], self.sizes)[0]
-        arrays: tuple[Any, ...] = _factors(self.first, self.words, full, self.word_first, offsets)
+        arrays: tuple[Any, ...] = taken_apart(
+            self.first, self.words, full, self.word_first, offsets
+        )
         tree_slot, leaf_entry, entry, slot_param, slot_lam, slot_set, set_level, level = arrays
         return Factors(
             constant=self.constant, offsets=offsets, tree_leaf=self.first, tree_slot=tree_slot,
@@ -144,15 +146,22 @@ class Boxes:
 
 def boxes_of(surface: TreeSurface) -> Boxes:
     """Every tree as a factor."""
-    leaves = leaves_of(surface)
-    n = np.bincount(leaves.tree, minlength=len(surface.roots))
-    everywhere = np.ones(sum(surface.sizes), dtype=bool)
+    n, values, words = (
+        [0],
+        [np.empty(0)],
+        [packed(np.empty((0, sum(surface.sizes)), dtype=bool), surface.sizes)],
+    )
+    for root in surface.roots:  # one by one: a byte for each level of all leaves would be much
+        leaves = leaves_of(replace(surface, roots=np.array([root])))
+        n.append(len(leaves.value))
+        values.append(leaves.value)
+        words.append(packed(leaves.allowed, surface.sizes))
+    everywhere, value = np.ones(sum(surface.sizes), dtype=bool), np.concatenate(values)
     whole = Boxes(
-        sizes=surface.sizes, allowed=everywhere, constant=surface.constant,
-        first=np.concatenate([[0], np.cumsum(n)]), value=leaves.value,
-        words=packed(leaves.allowed, surface.sizes),
+        sizes=surface.sizes, allowed=everywhere, constant=surface.constant, first=np.cumsum(n),
+        value=value, words=np.concatenate(words),
     )  # fmt: skip
-    return whole.narrowed(everywhere, np.ones(len(leaves.value), dtype=bool))
+    return whole.narrowed(everywhere, np.ones(len(value), dtype=bool))
 
 
 def packed(allowed: Mask, sizes: Sequence[int]) -> Words:
@@ -226,75 +235,3 @@ def _closed(
             full &= either
         if np.all(before == full):
             return kept, full
-
-
-@compiled
-def _same(a: Words, b: Words, start: int, end: int) -> bool:
-    return bool(np.all(a[start:end] == b[start:end]))
-
-
-@compiled
-def _factors(  # noqa: C901 - one pass over all arrays
-    first: Places, words: Words, full: Words, word_first: Places, offsets: Places
-) -> tuple[Places, Places, Places, Places, Places, Places, Places, Places]:
-    n_factors, n_leaves, n_params = len(first) - 1, len(words), len(offsets) - 1
-    tree_slot = np.zeros(n_factors + 1, np.int64)
-    leaf_entry = np.zeros(n_leaves + 1, np.int64)
-    slot_param = np.empty(n_factors * n_params, np.int64)
-    n_slots, n_entries = 0, 0
-    for t in range(n_factors):
-        for p in range(n_params):
-            asked = False
-            for leaf in range(first[t], first[t + 1]):
-                if not _same(words[leaf], full, word_first[p], word_first[p + 1]):
-                    asked = True
-                    break
-            if asked:
-                slot_param[n_slots] = p
-                n_slots += 1
-        tree_slot[t + 1] = n_slots
-        for leaf in range(first[t], first[t + 1]):
-            n_entries += n_slots - tree_slot[t]
-            leaf_entry[leaf + 1] = n_entries
-    slot_lam = np.zeros(n_slots + 1, np.int64)
-    slot_set = np.zeros(n_slots + 1, np.int64)
-    entry = np.empty(n_entries, np.int64)
-    of_set = np.empty(n_entries, np.int64)  # a leaf that has it
-    set_slot = np.empty(n_entries, np.int64)
-    n_sets, n_levels = 0, 0
-    for t in range(n_factors):
-        for s in range(tree_slot[t], tree_slot[t + 1]):
-            p = slot_param[s]
-            start, end = word_first[p], word_first[p + 1]
-            slot_lam[s + 1] = slot_lam[s] + offsets[p + 1] - offsets[p]
-            for leaf in range(first[t], first[t + 1]):
-                q = slot_set[s]
-                while q < n_sets and not _same(words[leaf], words[of_set[q]], start, end):
-                    q += 1
-                if q == n_sets:
-                    of_set[q], set_slot[q] = leaf, s
-                    n_sets += 1
-                    for level in range(offsets[p + 1] - offsets[p]):
-                        n_levels += _has(words[leaf], start, level)
-                entry[leaf_entry[leaf] + s - tree_slot[t]] = q
-            slot_set[s + 1] = n_sets
-    set_level = np.zeros(n_sets + 1, np.int64)
-    members = np.empty(n_levels, np.int64)
-    n = 0
-    for q in range(n_sets):
-        p = slot_param[set_slot[q]]
-        for level in range(offsets[p + 1] - offsets[p]):
-            if _has(words[of_set[q]], word_first[p], level):
-                members[n] = offsets[p] + level
-                n += 1
-        set_level[q + 1] = n
-    return (
-        tree_slot, leaf_entry, entry, slot_param[:n_slots].copy(), slot_lam, slot_set, set_level,
-        members,
-    )  # fmt: skip
-
-
-@compiled
-def _has(box: Words, start: int, level: int) -> bool:
-    word = box[start + level // 64]
-    return bool((word >> np.uint64(level % 64)) & np.uint64(1))

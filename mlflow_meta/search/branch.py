@@ -7,9 +7,8 @@ A node is a set of allowed levels of each parameter. A relaxation gives it a bou
 whose minimum is found parameter by parameter. Levels that can't be part of a row better than the
 k-th best are struck out; the row of the minimum is valued, and if it is good the rows around it,
 which is where good rows are found; and the node is split in two by the parameter whose levels
-differ most. The node of the lowest bound is
-next, so that the bound on all that is open rises as fast as it can. When no open node is below the
-k-th best, that is the proof.
+differ most. The node of the lowest bound is next, so that the bound on all that is open rises as
+fast as it can. When no open node is below the k-th best, that is the proof.
 """
 
 from __future__ import annotations

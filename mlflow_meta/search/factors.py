@@ -1,4 +1,4 @@
-"""The trees of a surface, taken apart: which levels each leaf is reached from.
+"""Trees over a node, taken apart: which levels each leaf is reached from.
 
 leaf:   reached by the rows whose every parameter lies in the leaf's set for it
 slot:   one tree and one of the parameters that it asks about
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_meta.search.compiled import compiled
-from mlflow_meta.search.surface import TreeSurface
 
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+Words = NDArray[np.uint64]
+Arrays = tuple[
+    Places, Places, Places, Vector, Places, Places, Places, Places, Places, Places, Places
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,83 +55,12 @@ class Factors:
     level: Places
 
     @property
-    def arrays(self) -> tuple[Places | Vector, ...]:
+    def arrays(self) -> Arrays:
         """All of them, for compiled functions."""
         return (
             self.offsets, self.tree_leaf, self.tree_slot, self.leaf_value, self.leaf_entry,
             self.entry, self.slot_param, self.slot_lam, self.slot_set, self.set_level, self.level,
         )  # fmt: skip
-
-
-def factors_of(surface: TreeSurface) -> Factors:
-    """Walk every tree once."""
-    offsets = np.concatenate([[0], np.cumsum(surface.sizes)])
-    constant, values, entries, leaf_entry = surface.constant, [], [], [0]
-    tree_leaf, tree_slot, slot_param, slot_set, set_level = [0], [0], [], [0], [0]
-    levels: list[Places] = []
-    for root in surface.roots:
-        leaves = _leaves(surface, int(root))
-        params = sorted({p for _, sets in leaves for p in sets})
-        if not params:
-            constant += leaves[0][0]
-            continue
-        numbers: list[dict[bytes, int]] = [{} for _ in params]
-        kept: list[list[Places]] = [[] for _ in params]
-        of_leaf = np.empty((len(leaves), len(params)), dtype=np.int64)
-        for row, (_, sets) in enumerate(leaves):
-            for i, p in enumerate(params):
-                mask = sets.get(p)
-                key = b"" if mask is None else mask.tobytes()
-                if key not in numbers[i]:
-                    numbers[i][key] = len(kept[i])
-                    whole = np.arange(surface.sizes[p])
-                    kept[i].append(offsets[p] + (whole if mask is None else np.flatnonzero(mask)))
-                of_leaf[row, i] = numbers[i][key]
-        counts = np.array([len(sets) for sets in kept])
-        entries.append((of_leaf + slot_set[-1] + np.cumsum(counts) - counts).ravel())
-        values += [value for value, _ in leaves]
-        leaf_entry += [leaf_entry[-1] + len(params) * (i + 1) for i in range(len(leaves))]
-        slot_set += (slot_set[-1] + np.cumsum(counts)).tolist()
-        slot_param += params
-        for members in (members for sets in kept for members in sets):
-            levels.append(members)
-            set_level.append(set_level[-1] + len(members))
-        tree_leaf.append(len(values))
-        tree_slot.append(len(slot_param))
-    widths = [surface.sizes[p] for p in slot_param]
-    return Factors(
-        constant=float(constant),
-        offsets=offsets,
-        tree_leaf=np.array(tree_leaf),
-        tree_slot=np.array(tree_slot),
-        leaf_value=np.array(values, dtype=float),
-        leaf_entry=np.array(leaf_entry),
-        entry=np.concatenate([*entries, np.empty(0, dtype=np.int64)]).astype(np.int64),
-        slot_param=np.array(slot_param, dtype=np.int64),
-        slot_lam=np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),
-        slot_set=np.array(slot_set),
-        set_level=np.array(set_level),
-        level=np.concatenate([*levels, np.empty(0, dtype=np.int64)]).astype(np.int64),
-    )
-
-
-def _leaves(surface: TreeSurface, root: int) -> list[tuple[float, dict[int, Mask]]]:
-    """The leaves of a tree that any row reaches: what each adds, and its sets."""
-    found = []
-    waiting: list[tuple[int, dict[int, Mask]]] = [(root, {})]
-    while waiting:
-        node, sets = waiting.pop()
-        p = int(surface.param[node])
-        if p < 0:
-            found.append((float(surface.value[node]), sets))
-            continue
-        goes_left = surface.goes_left[node, : surface.sizes[p]]
-        now = sets.get(p)
-        for below, side in ((surface.left, goes_left), (surface.right, ~goes_left)):
-            mask = side if now is None else now & side
-            if mask.any():
-                waiting.append((int(below[node]), {**sets, p: mask}))
-    return found
 
 
 @compiled
@@ -151,3 +82,84 @@ def within(slot_set: Places, set_level: Places, level: Places) -> tuple[Places, 
                     n += 1
             marked[level[set_level[q] : set_level[q + 1]]] = False
     return holder[:n].copy(), held[:n].copy()
+
+
+@compiled
+def _same(a: Words, b: Words, start: int, end: int) -> bool:
+    return bool(np.all(a[start:end] == b[start:end]))
+
+
+@compiled
+def taken_apart(  # noqa: C901 - one pass over all arrays
+    first: Places, words: Words, full: Words, word_first: Places, offsets: Places
+) -> tuple[Places, Places, Places, Places, Places, Places, Places, Places]:
+    """The arrays of `Factors` from `tree_slot` on, less `leaf_value`, of leaves that are boxes.
+
+    Args:
+        first: Where each tree's leaves begin.
+        words: The boxes, and the node they lie in as `full`; see `boxes`, as for `word_first`.
+        full: The node.
+        word_first: Where each parameter's words begin.
+        offsets: Where each parameter's levels begin.
+    """
+    n_factors, n_leaves, n_params = len(first) - 1, len(words), len(offsets) - 1
+    tree_slot = np.zeros(n_factors + 1, np.int64)
+    leaf_entry = np.zeros(n_leaves + 1, np.int64)
+    slot_param = np.empty(n_factors * n_params, np.int64)
+    n_slots, n_entries = 0, 0
+    for t in range(n_factors):
+        for p in range(n_params):
+            asked = False
+            for leaf in range(first[t], first[t + 1]):
+                if not _same(words[leaf], full, word_first[p], word_first[p + 1]):
+                    asked = True
+                    break
+            if asked:
+                slot_param[n_slots] = p
+                n_slots += 1
+        tree_slot[t + 1] = n_slots
+        for leaf in range(first[t], first[t + 1]):
+            n_entries += n_slots - tree_slot[t]
+            leaf_entry[leaf + 1] = n_entries
+    slot_lam = np.zeros(n_slots + 1, np.int64)
+    slot_set = np.zeros(n_slots + 1, np.int64)
+    entry = np.empty(n_entries, np.int64)
+    of_set = np.empty(n_entries, np.int64)  # a leaf that has it
+    set_slot = np.empty(n_entries, np.int64)
+    n_sets, n_levels = 0, 0
+    for t in range(n_factors):
+        for s in range(tree_slot[t], tree_slot[t + 1]):
+            p = slot_param[s]
+            start, end = word_first[p], word_first[p + 1]
+            slot_lam[s + 1] = slot_lam[s] + offsets[p + 1] - offsets[p]
+            for leaf in range(first[t], first[t + 1]):
+                q = slot_set[s]
+                while q < n_sets and not _same(words[leaf], words[of_set[q]], start, end):
+                    q += 1
+                if q == n_sets:
+                    of_set[q], set_slot[q] = leaf, s
+                    n_sets += 1
+                    for level in range(offsets[p + 1] - offsets[p]):
+                        n_levels += _has(words[leaf], start, level)
+                entry[leaf_entry[leaf] + s - tree_slot[t]] = q
+            slot_set[s + 1] = n_sets
+    set_level = np.zeros(n_sets + 1, np.int64)
+    members = np.empty(n_levels, np.int64)
+    n = 0
+    for q in range(n_sets):
+        p = slot_param[set_slot[q]]
+        for level in range(offsets[p + 1] - offsets[p]):
+            if _has(words[of_set[q]], word_first[p], level):
+                members[n] = offsets[p] + level
+                n += 1
+        set_level[q + 1] = n
+    return (
+        tree_slot, leaf_entry, entry, slot_param[:n_slots].copy(), slot_lam, slot_set, set_level,
+        members,
+    )  # fmt: skip
+
+
+@compiled
+def _has(box: Words, start: int, level: int) -> bool:
+    word = box[start + level // 64]
+    return bool((word >> np.uint64(level % 64)) & np.uint64(1))

@@ -41,6 +41,14 @@ class Found:
     worth: Vector
     is_complete: bool
 
+    def led_by(self, first: Sequence[Config], worth: Vector) -> Found:
+        """`first`, of `worth`, before all others, and its first the worthiest of all."""
+        known = {SearchSpace.key(config) for config in first}
+        kept = [i for i, c in enumerate(self.configs) if SearchSpace.key(c) not in known]
+        worth = np.concatenate([worth, self.worth[kept]])
+        worth[0] = worth.max()
+        return Found([*first, *(self.configs[i] for i in kept)], worth, self.is_complete)
+
 
 def local_search(
     space: SearchSpace, worth: Worth, *, start: Sequence[Config], rng: np.random.Generator

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from mlflow_meta.search.boxes import Boxes, Cliques, boxes_of
 from mlflow_meta.search.cliques import violated
-from mlflow_meta.search.factors import Factors, factors_of
+from mlflow_meta.search.factors import Factors
 from mlflow_meta.search.program import solved
 from mlflow_meta.search.relaxed import TOLERANCE, struck
 from mlflow_meta.search.surface import TreeSurface
@@ -65,15 +65,13 @@ class Part:
 
     def sweep(self, allowed: Mask, theta: Vector, lam: Vector) -> None:
         """See `sweep`."""
-        arrays: tuple[Any, ...] = (*self._arrays, allowed, theta, lam, *self._room)
-        sweep(*arrays)
+        sweep(self._arrays, allowed, theta, lam, self._room)
 
     def leaf_bounds(self, allowed: Mask, theta: Vector, lam: Vector) -> Vector:
         """`(L,)` below all rows of a leaf; `theta` and `lam` are a sweep's."""
         lowest = np.minimum.reduceat(np.where(allowed, theta, np.inf), self.factors.offsets[:-1])
         found = np.empty_like(self.factors.leaf_value)
-        arrays: tuple[Any, ...] = (*self._arrays, allowed, theta, lam, lowest, self._room[0], found)
-        bounded(*arrays)
+        bounded(self._arrays, allowed, theta, lam, lowest, self._room[0], found)
         return np.asarray(found + self.factors.constant)
 
     def finds(self, share: Vector) -> bool:
@@ -113,9 +111,9 @@ class Dual:
         """Takes the trees apart."""
         n_leaves, n_levels = int((surface.param < 0).sum()), sum(surface.sizes)
         is_small = n_leaves <= MAX_LEAVES and n_levels <= MAX_LEVELS
-        boxes = boxes_of(surface) if is_small else None
-        f = boxes.factors() if boxes else factors_of(surface)
-        self._part = Part(f, boxes if len(f.leaf_value) else None)
+        boxes = boxes_of(surface)
+        f = boxes.factors()
+        self._part = Part(f, boxes if is_small and len(f.leaf_value) else None)
         starts = f.tree_leaf[:-1] if len(f.leaf_value) else np.empty(0, dtype=np.int64)
         self.tolerance = TOLERANCE * float(np.maximum.reduceat(np.abs(f.leaf_value), starts).sum())
         self.floor = f.constant + float(np.minimum.reduceat(f.leaf_value, starts).sum())

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_meta.search.compiled import compiled
+from mlflow_meta.search.factors import Arrays
 
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -13,24 +14,12 @@ Mask = NDArray[np.bool_]
 
 
 @compiled
-def sweep(  # noqa: C901, PLR0913, D417 - arrays alone are compiled; the others are in `Factors`
-    offsets: Places,
-    tree_leaf: Places,
-    tree_slot: Places,
-    leaf_value: Vector,
-    leaf_entry: Places,
-    entry: Places,
-    slot_param: Places,
-    slot_lam: Places,
-    slot_set: Places,
-    set_level: Places,
-    level: Places,
+def sweep(  # noqa: C901 - one pass over all arrays
+    factors: Arrays,
     allowed: Mask,
     theta: Vector,
     lam: Vector,
-    lowest: Vector,
-    reached: Vector,
-    marginal: Vector,
+    room: tuple[Vector, Vector, Vector],
 ) -> None:
     """One pass over all trees; changes `theta` and `lam` and keeps their promise.
 
@@ -42,13 +31,15 @@ def sweep(  # noqa: C901, PLR0913, D417 - arrays alone are compiled; the others 
     tree is never negative, since the mean over p of M_p(x_p) is at most what M_p is the minimum of.
 
     Args:
+        factors: `Factors.arrays`.
         allowed: `(n_1 + ... + n_P,)`; at least one level of each parameter.
         theta: As long; the sum of what the trees have given.
         lam: What each slot has given, `slot_lam` numbering.
-        lowest: Room for a number of each set of a tree.
-        reached: Likewise.
-        marginal: Room for a number of each level of a parameter.
+        room: For a number of each set of a tree, twice, and of each level of a parameter.
     """
+    offsets, tree_leaf, tree_slot, leaf_value, leaf_entry, entry = factors[:6]
+    slot_param, slot_lam, slot_set, set_level, level = factors[6:]
+    lowest, reached, marginal = room
     for t in range(len(tree_leaf) - 1):
         first, n = tree_slot[t], tree_slot[t + 1] - tree_slot[t]
         set0 = slot_set[first]
@@ -100,18 +91,8 @@ def gathered(
 
 
 @compiled
-def bounded(  # noqa: PLR0913, D417 - as `sweep`
-    offsets: Places,
-    tree_leaf: Places,
-    tree_slot: Places,
-    leaf_value: Vector,
-    leaf_entry: Places,
-    entry: Places,
-    slot_param: Places,
-    slot_lam: Places,
-    slot_set: Places,
-    set_level: Places,
-    level: Places,
+def bounded(  # noqa: PLR0913 - each is a plain array
+    factors: Arrays,
     allowed: Mask,
     theta: Vector,
     lam: Vector,
@@ -124,10 +105,16 @@ def bounded(  # noqa: PLR0913, D417 - as `sweep`
     The leaf with what all others have given of its tree's parameters, and `lowest` of the others.
 
     Args:
+        factors: `Factors.arrays`.
+        allowed: As `sweep` takes it.
+        theta: As a sweep leaves it.
+        lam: Likewise.
         lowest: `(P,)` the least of each parameter's `theta`.
         low: Room for a number of each set of a tree.
         found: `(L,)` the bounds.
     """
+    offsets, tree_leaf, tree_slot, leaf_value, leaf_entry, entry = factors[:6]
+    slot_param, slot_lam, slot_set, set_level, level = factors[6:]
     for t in range(len(tree_leaf) - 1):
         first, n = tree_slot[t], tree_slot[t + 1] - tree_slot[t]
         set0 = slot_set[first]

@@ -13,17 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlflow_meta.columns import frame_of
-from mlflow_meta.features import Encoder
 from mlflow_meta.models import Formed, MetaModel
 from mlflow_meta.search.question import Progress, Question, TopK
 from mlflow_meta.search.top import PATIENCE_S
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue
-
-N_ALIKE = 30  # equally good configurations among which the one farthest from the others is taken
 
 
 def thompson(  # noqa: PLR0913 - as `top_k`
@@ -66,27 +61,8 @@ def thompson(  # noqa: PLR0913 - as `top_k`
     while chosen and len(chosen) < n and not best.is_interrupted:
         gone.add(space.key(chosen[-1]))
         drawn = replace(question, form=model.regressor.draw(rng), n_gone=len(gone))
-        found = drawn.answer(N_ALIKE, "auto", budget_s / 2 / n, rng)
+        found = drawn.answer(1, "auto", budget_s / 2 / n, rng)
         if not found.configs:
             break
-        alike = [
-            c for c, v in zip(found.configs, found.scores, strict=True) if v <= found.scores[0]
-        ]
-        chosen.append(_farthest(alike, chosen, space))
+        chosen += found.configs
     return chosen, best
-
-
-def _farthest(
-    alike: Sequence[dict[str, ConfigValue]], chosen: Sequence[Config], space: SearchSpace
-) -> dict[str, ConfigValue]:
-    """The one of `alike` whose nearest of `chosen` is farthest in the unit cube."""
-    X = positions(space, [*alike, *chosen])
-    apart = np.linalg.norm(X[: len(alike), None] - X[None, len(alike) :], axis=2).min(axis=1)
-    return alike[int(np.argmax(apart))]
-
-
-def positions(space: SearchSpace, configs: Sequence[Config]) -> NDArray[np.float64]:
-    """Where configurations lie in the unit cube, `(n, d)`."""
-    frame = frame_of(configs, space.names)
-    encoder = Encoder.learn(frame.assign(task=""), space)
-    return encoder.encode(frame)
