@@ -3,15 +3,21 @@
 from mlflow_meta.space.infer import InferredSpace, infer, read_yaml
 from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.params import Categorical, Float, Integer, Param
+from mlflow_meta.space.rejections import Decision, Rejection, Verdict, constrained, decision_of
 from mlflow_meta.space.search_space import SearchSpace
 
 __all__ = [
     "Categorical",
+    "Decision",
     "Float",
     "InferredSpace",
     "Integer",
     "Param",
+    "Rejection",
     "SearchSpace",
+    "Verdict",
+    "constrained",
+    "decision_of",
     "infer",
     "narrowed",
     "read_yaml",

@@ -1,33 +1,58 @@
-"""A part of a search space, as people name it: `model=mlp`, `batch=32,64`, `lr=1e-4..1e-2`."""
+"""A part of a search space, as people name it: `model=mlp`, `batch!=64`, `lr=1e-4..1e-2`, `lr<1`.
+
+A comparison is a range or what is outside of one: `lr<=1` is `lr=..1`, and `lr<1` all but `lr=1..`.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.params import Categorical, Float, Integer, Param, allows, is_number
+from mlflow_meta.space.params import Categorical, Param, allows, is_number, same
+from mlflow_meta.space.parts import between, chosen, described, listed, texts, without
 from mlflow_meta.space.search_space import SearchSpace
 from mlflow_meta.trials import ConfigValue
 
-_ROUNDING = 1e-9  # of a step, by which a number may miss the grid
+_RELATION = re.compile(r"!=|<=|>=|==|=|<|>")
 
 
-def asked(condition: str) -> tuple[str, str]:
-    """The param and the values of a condition `NAME=VALUES`.
+class Condition(NamedTuple):
+    """A condition on one param, such as `lr<0.1`.
+
+    Attributes:
+        name: The param.
+        relation: `=`, `!=`, `<`, `<=`, `>` or `>=`.
+        values: What stands behind it.
+    """
+
+    name: str
+    relation: str
+    values: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.relation}{self.values}"
+
+
+def asked(text: str) -> Condition:
+    """A condition as people write it: `NAME=VALUES`, `NAME!=VALUES`, or `NAME<NUMBER` and its like.
 
     Raises:
         ValueError: If it is none.
     """
-    name, _, values = (part.strip() for part in condition.partition("="))
-    if not (name and values):
+    found = _RELATION.search(text)
+    if found:
+        name, values = text[: found.start()].strip(), text[found.end() :].strip()
+    if not (found and name and values):
         raise ValueError(
-            f"A condition is NAME=VALUES, such as model=mlp or lr=1e-4..1e-2, but got "
-            f"{condition!r}."
+            "A condition is NAME=VALUES, such as model=mlp or lr=1e-4..1e-2, or has !=, <, <=, > "
+            f"or >= in place of =, but got {text!r}."
         )
-    return name, values
+    return Condition(name, found[0].replace("==", "="), values)
 
 
 def narrowed(space: SearchSpace, where: Sequence[str]) -> SearchSpace:
@@ -35,65 +60,113 @@ def narrowed(space: SearchSpace, where: Sequence[str]) -> SearchSpace:
 
     Args:
         space: The whole.
-        where: Conditions `NAME=VALUES`. Values are texts or numbers with commas between, or a range
-            of numbers `LOW..HIGH`, both ends included, one of which may be left out.
+        where: Conditions `NAME=VALUES`, or `NAME!=VALUES` for all others. Values are texts or
+            numbers with commas between, or a range of numbers `LOW..HIGH`, both ends included, one
+            of which may be left out. Or one of `<`, `<=`, `>` and `>=` with a number.
 
     Returns:
-        The part. A param with one value left is a choice of one; a param whose own condition can
-        hold no more is gone.
+        The part. A param with one value left is a choice of one, a grid with a hole a choice of
+        what is left; a param whose own condition can hold no more is gone. `lr<x` ends one unit of
+        the sixth digit below x where `lr` is continuous: searches use five.
 
     Raises:
-        BadSpace: If the space has no such param, or nothing of it is left.
-        ValueError: If one is not `NAME=VALUES`.
+        BadSpace: If the space has no such param, or nothing of it is left, or a hole in a range
+            that can't have one.
+        ValueError: If one is no condition.
 
     Example:
         >>> lr = {"type": "float", "low": 1e-4, "high": 1.0, "log": True}
-        >>> narrowed(SearchSpace.from_dict({"lr": lr}), ["lr=..0.01"]).params["lr"].high
+        >>> narrowed(SearchSpace.from_dict({"lr": lr}), ["lr<=0.01"]).params["lr"].high
         0.01
     """
     params = dict(space.params)
-    conditions: dict[str, str] = {}
-    for condition in where:
-        name, values = asked(condition)
+    conditions = [asked(text) for text in where]
+    for condition in conditions:
+        name = condition.name
         if name not in params:
             raise BadSpace(
-                f"The search space has no param {name!r}{_hint(name, space.names)}; it has "
+                f"The search space has no param {name!r}{hint(name, space.names)}; it has "
                 f"{', '.join(space.names)}."
             )
-        left = _part(params[name], values)
+        left = left_of(params[name], condition, space.params[name])
         if left is None:
             raise BadSpace(
-                f"Nothing is left of {name} where {condition}: it is {_described(params[name])}"
-                f"{_hint(values, _texts(params[name]))}. To go beyond that, edit the file that "
-                "`mlflow-meta space` writes, and pass it with --space."
+                f"Nothing is left of {name} where {condition}: it is {described(params[name])}"
+                f"{hint(condition.values, texts(params[name]))}. To go beyond that, edit the file "
+                "that `mlflow-meta space` writes, and pass it with --space."
             )
-        params[name], conditions[name] = left, condition
-    kept = _reachable(params)
-    for name in conditions.keys() - kept.keys():
-        under = " and ".join(
-            f"{parent} is {' or '.join(str(value) for value in values)}"
-            for parent, values in space.params[name].when.items()
-        )
-        raise BadSpace(f"Nothing is left of {name}: it exists only where {under}.")
+        params[name] = left
+    kept = reachable(params)
+    for condition in conditions:
+        if condition.name not in kept:
+            under = " and ".join(
+                f"{parent} is {' or '.join(str(value) for value in values)}"
+                for parent, values in space.params[condition.name].when.items()
+            )
+            raise BadSpace(f"Nothing is left of {condition.name}: it exists only where {under}.")
     return SearchSpace(kept)
 
 
-def _part(param: Param, text: str) -> Param | None:
+def left_of(param: Param, condition: Condition, whole: Param) -> Param | None:
+    """What is left of a param where a condition holds; None for nothing.
+
+    Args:
+        param: What other conditions have left.
+        condition: Of this param.
+        whole: What it was before any condition.
+
+    Raises:
+        BadSpace: If the condition compares what has no order, or excludes what never was there, or
+            would leave a hole in a range that can't have one.
+    """
+    if condition.relation == "=":
+        return _inside(param, condition.values)
+    if condition.relation == "!=":
+        return _outside(param, condition, whole)
+    name, number = condition.name, _number(condition.values)
+    if isinstance(whole, Categorical) and not whole.is_ordered:
+        raise BadSpace(
+            f"{condition} says more or less of {name}, which is {described(whole)}: write {name}="
+            f"... or {name}!=..."
+        )
+    if math.isnan(number):
+        raise BadSpace(f"{condition} compares {name} with {condition.values!r}, no number.")
+    low, high = (number, math.inf) if condition.relation in ("<", ">=") else (-math.inf, number)
+    if condition.relation in ("<", ">"):
+        return without(param, low, high, name)
+    return between(param, low, high)
+
+
+def _inside(param: Param, text: str) -> Param | None:
     """The values of `param` that `text` names; None if they are not all there."""
-    if isinstance(param, Categorical):
-        places = _named(param, text)
-        if not places and param.is_ordered and ".." in text:
-            low, high = _ends(text)
-            places = {i for i, n in enumerate(param.choices) if low <= float(n) <= high}
-        choices = tuple(param.choices[i] for i in sorted(places))
-        return replace(param, choices=choices) if choices else None
+    if isinstance(param, Categorical) and (places := _named(param, text)):
+        return chosen(param, [param.choices[i] for i in sorted(places)])
     if ".." in text:
-        return _between(param, *_ends(text))
+        return between(param, *_ends(text))
     numbers = [_number(piece) for piece in text.split(",")]
-    if not all(allows(param, number) for number in numbers):
+    if isinstance(param, Categorical) or not all(allows(param, number) for number in numbers):
         return None
     near = [param.nearest(number) for number in numbers]
-    return _listed(param, sorted({value for value in near if is_number(value)}))
+    return listed(param, sorted({value for value in near if is_number(value)}))
+
+
+def _outside(param: Param, condition: Condition, whole: Param) -> Param | None:
+    """The values of `param` that a condition does not name; it must name some of the `whole`."""
+    text = condition.values
+    if isinstance(whole, Categorical) and (places := _named(whole, text)):
+        gone = [whole.choices[i] for i in places]
+        return chosen(param, [c for c in param.grid() if not any(same(c, g) for g in gone)])
+    ranges = [_ends(text)] if ".." in text else [(_number(n), _number(n)) for n in text.split(",")]
+    has_range = not isinstance(whole, Categorical) or (whole.is_ordered and ".." in text)
+    if not has_range or any(math.isnan(end) for ends in ranges for end in ends):
+        raise BadSpace(
+            f"{condition} names no value of {condition.name}, which is {described(whole)}"
+            f"{hint(text, texts(whole))}."
+        )
+    left: Param | None = param
+    for low, high in ranges:
+        left = without(left, low, high, condition.name) if left else None
+    return left
 
 
 def _named(param: Categorical, text: str) -> set[int]:
@@ -137,33 +210,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _between(param: Float | Integer, low: float, high: float) -> Param | None:
-    if math.isnan(low) or math.isnan(high):
-        return None
-    low, high = max(low, param.low), min(high, param.high)
-    if low > high:
-        return None
-    if isinstance(param, Float) and param.step is None:
-        return replace(param, low=low, high=high) if low < high else _listed(param, [low])
-    step = param.step or 1
-    first = math.ceil((low - param.low) / step - _ROUNDING)
-    last = math.floor((high - param.low) / step + _ROUNDING)
-    if first > last:
-        return None
-    near = [param.nearest(param.low + i * step) for i in sorted({first, last})]
-    ends = [end for end in near if is_number(end)]
-    if last - first < 2:  # too few for a grid
-        return _listed(param, ends)
-    if isinstance(param, Integer):
-        return replace(param, low=int(ends[0]), high=int(ends[1]))
-    return replace(param, low=ends[0], high=ends[1])
-
-
-def _listed(param: Float | Integer, numbers: Sequence[float]) -> Categorical:
-    return Categorical(choices=tuple(numbers), log=param.log, when=param.when)
-
-
-def _reachable(params: Mapping[str, Param]) -> dict[str, Param]:
+def reachable(params: Mapping[str, Param]) -> dict[str, Param]:
     """Less those whose condition can't hold; the others' conditions name what is left."""
     kept: dict[str, Param] = {}
     for name, param in params.items():
@@ -176,18 +223,7 @@ def _reachable(params: Mapping[str, Param]) -> dict[str, Param]:
     return kept
 
 
-def _described(param: Param) -> str:
-    if isinstance(param, Categorical):
-        return f"one of {', '.join(_texts(param))}"
-    kind = "a whole number" if isinstance(param, Integer) else "a number"
-    steps = f" in steps of {param.step:g}" if param.step not in (None, 1) else ""
-    return f"{kind} from {param.low:g} to {param.high:g}{steps}"
-
-
-def _texts(param: Param) -> list[str]:
-    return [str(choice) for choice in param.choices] if isinstance(param, Categorical) else []
-
-
-def _hint(text: str, known: Sequence[str]) -> str:
+def hint(text: str, known: Sequence[str]) -> str:
+    """What was meant, where one of `known` is near; or nothing."""
     near = get_close_matches(text, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near and near[0] != text else ""
