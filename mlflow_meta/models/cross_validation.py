@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlflow_meta.metrics import spearman
+from mlflow_meta.models.calls import Calls
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Predictor, Vector
+
+P = TypeVar("P", bound=Predictor)
+Split = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Rows `(n,)` to learn from, and rows `(n,)` to predict."""
 
 N_FOLDS = 5
 MIN_LEFT = 5  # rows without which a fold is not worth a fit
@@ -35,46 +41,68 @@ def folds_across(tasks: NDArray[np.object_]) -> NDArray[np.int64]:
     return np.array([order[task] % min(N_FOLDS, len(order)) for task in tasks])
 
 
-def cross_predict(
+def each_held_out(folds: NDArray[np.int64]) -> list[Split]:
+    """Each fold, to be predicted from the others."""
+    return [(folds != fold, folds == fold) for fold in np.unique(folds)]
+
+
+def each_later(n: int) -> list[Split]:
+    """Each of the last three fifths of `n` rows, to be predicted from all rows before it."""
+    rows = np.arange(n)
+    ends = np.linspace(0, n, N_FOLDS + 1).astype(int)
+    return [(rows < start, (start <= rows) & (rows < end)) for start, end in pairwise(ends[2:])]
+
+
+def predicting(
+    calls: Calls,
     make_regressor: Callable[[], Predictor],
     X: Matrix,
     y: Vector,
     groups: Groups,
-    folds: NDArray[np.int64],
-) -> Prediction:
-    """Predictions `(n,)` for every row by a regressor that was fitted on the other folds only.
+    splits: Sequence[Split],
+) -> Callable[[], Prediction]:
+    """Begin to predict rows by regressors that were fitted on others only.
 
-    They are nan in a fold that leaves fewer than `MIN_LEFT` rows to learn from.
+    Args:
+        calls: By which it is done.
+        make_regressor: A fresh one for every split.
+        X: `(n, d)`.
+        y: `(n,)`.
+        groups: `(d,)`, as `Regressor.fit` takes them.
+        splits: Which rows to learn from, and which to predict.
+
+    Returns:
+        What waits for the predictions `(n,)`. They are nan in rows that no split asks for, and
+        where fewer than `MIN_LEFT` rows are left to learn from.
     """
-    mean, std = np.full(len(y), np.nan), np.full(len(y), np.nan)
-    for fold in np.unique(folds):
-        rows = folds == fold
-        if (~rows).sum() < MIN_LEFT:
-            continue
-        regressor = make_regressor()
-        regressor.fit(X[~rows], y[~rows], groups=groups, seed=SEED)
-        predicted = regressor.predict(X[rows])
-        mean[rows], std[rows] = predicted.mean, predicted.std
-    return Prediction(mean, std)
+    begun = [
+        (asked, calls.begin(predicted, make_regressor, X[known], y[known], groups, X[asked]))
+        for known, asked in splits
+        if known.sum() >= MIN_LEFT and asked.any()
+    ]
+
+    def all_predicted() -> Prediction:
+        mean, std = np.full(len(y), np.nan), np.full(len(y), np.nan)
+        for asked, result in begun:
+            found = result()
+            mean[asked], std[asked] = found.mean, found.std
+        return Prediction(mean, std)
+
+    return all_predicted
 
 
-def predict_later(
-    make_regressor: Callable[[], Predictor], X: Matrix, y: Vector, groups: Groups
+def predicted(
+    make_regressor: Callable[[], Predictor], X: Matrix, y: Vector, groups: Groups, asked: Matrix
 ) -> Prediction:
-    """Predictions `(n,)` of each of the last three fifths of the rows from all rows before it.
+    """Predictions for `asked (m, d)` of a regressor that was fitted to `X (n, d)`, `y (n,)`."""
+    return fitted(make_regressor, X, y, groups).predict(asked)
 
-    They are nan before that, and where fewer than `MIN_LEFT` rows come before.
-    """
-    mean, std = np.full(len(y), np.nan), np.full(len(y), np.nan)
-    ends = np.linspace(0, len(y), N_FOLDS + 1).astype(int)
-    for start, end in pairwise(ends[2:]):
-        if start < MIN_LEFT or start == end:
-            continue
-        regressor = make_regressor()
-        regressor.fit(X[:start], y[:start], groups=groups, seed=SEED)
-        predicted = regressor.predict(X[start:end])
-        mean[start:end], std[start:end] = predicted.mean, predicted.std
-    return Prediction(mean, std)
+
+def fitted(make_regressor: Callable[[], P], X: Matrix, y: Vector, groups: Groups) -> P:
+    """A regressor that was fitted to `X (n, d)`, `y (n,)`."""
+    regressor = make_regressor()
+    regressor.fit(X, y, groups=groups, seed=SEED)
+    return regressor
 
 
 def spearman_by_task(tasks: NDArray[np.object_], observed: Vector, predicted: Vector) -> float:

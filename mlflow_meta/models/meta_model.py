@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +20,13 @@ from mlflow_meta.calibration import BELIEVED, Calibration
 from mlflow_meta.errors import TooLittle
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse
+from mlflow_meta.models.calls import Calls
 from mlflow_meta.models.cross_validation import (
     SEED,
-    cross_predict,
+    each_held_out,
+    fitted,
     folds_within,
+    predicting,
     spearman_by_task,
 )
 from mlflow_meta.models.regressor import (
@@ -57,24 +61,47 @@ class MetaModel:
         """Takes factories: cross-validation needs a fresh regressor for every fold."""
         self.make_regressor, self._learn_encoder = make_regressor, learn_encoder
 
-    def fit(self, trials: pd.DataFrame, space: SearchSpace) -> None:
+    def fit(
+        self, trials: pd.DataFrame, space: SearchSpace, *, executor: Executor | None = None
+    ) -> None:
         """Learn from the trials of all tasks.
+
+        Args:
+            trials: See above.
+            space: How to read their params.
+            executor: Where to fit the folds side by side; None for one after the other, which
+                gives the same.
 
         Raises:
             TooLittle: If there are fewer than `MIN_TRIALS` trials, or all are equally good.
         """
-        self.learn(trials, space)
+        with Calls(executor) as calls:
+            self.fitting(trials, space, calls)()
+
+    def fitting(self, trials: pd.DataFrame, space: SearchSpace, calls: Calls) -> Callable[[], None]:
+        """Begin `fit` by `calls`; what is returned ends it."""
+        self._prepare(trials, space)
+        scores, groups = task_scores(trials), self.encoder.groups
+        X = self.encoder.encode(trials)
+        # So many rows are sent nowhere: here they are learned from while others fit the folds.
+        whole = calls if len(trials) <= MAX_JUDGED else Calls()
+        regressor = whole.begin(fitted, self.make_regressor, X, scores, groups)
         tasks = trials["task"].astype(str).to_numpy(dtype=object)
         some = sampled(tasks, MAX_JUDGED)
-        tasks, scores = tasks[some], task_scores(trials)[some]
-        X, groups = self.encoder.encode(trials.iloc[some]), self.encoder.groups
-        held_out = cross_predict(self.make_regressor, X, scores, groups, folds_within(tasks))
-        self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
-        self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
-        self.cv_rmse = rmse(scores, self.cv_predicted)
-        self.signal = signal(tasks, scores, held_out.mean)
-        found = spearman_by_task(tasks, scores, held_out.mean)
-        self.cv_spearman = found if np.isfinite(found) else 0.0
+        tasks, scores = tasks[some], scores[some]
+        splits = each_held_out(folds_within(tasks))
+        predictions = predicting(calls, self.make_regressor, X[some], scores, groups, splits)
+
+        def end() -> None:
+            self.regressor, held_out = regressor(), predictions()
+            self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
+            self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
+            self.cv_rmse = rmse(scores, self.cv_predicted)
+            self.signal = signal(tasks, scores, held_out.mean)
+            found = spearman_by_task(tasks, scores, held_out.mean)
+            self.cv_spearman = found if np.isfinite(found) else 0.0
+
+        return end
 
     def learn(self, trials: pd.DataFrame, space: SearchSpace) -> None:
         """`fit` without asking how good it is: the regressor's own uncertainty is believed.
@@ -82,13 +109,15 @@ class MetaModel:
         Raises:
             TooLittle: As `fit` does.
         """
+        self._prepare(trials, space)
+        self.calibration, self.signal = BELIEVED, Signal(p_value=0.0, z=np.inf, n=len(trials))
+        X, groups = self.encoder.encode(trials), self.encoder.groups
+        self.regressor = fitted(self.make_regressor, X, task_scores(trials), groups)
+
+    def _prepare(self, trials: pd.DataFrame, space: SearchSpace) -> None:
         check_trials(trials)
         self.scales = _scales(trials)
         self.encoder = self._learn_encoder(trials, space)
-        self.calibration, self.signal = BELIEVED, Signal(p_value=0.0, z=np.inf, n=len(trials))
-        self.regressor = self.make_regressor()
-        X, groups = self.encoder.encode(trials), self.encoder.groups
-        self.regressor.fit(X, task_scores(trials), groups=groups, seed=SEED)
 
     def updated(self, trials: pd.DataFrame) -> MetaModel:
         """A model that knows `trials`, all that there are by now, with what was found kept.
@@ -110,8 +139,7 @@ class MetaModel:
         if isinstance(self.regressor, Updatable):
             new.regressor = self.regressor.updated(X, y, groups=groups, seed=SEED)
         else:
-            new.regressor = self.make_regressor()
-            new.regressor.fit(X, y, groups=groups, seed=SEED)
+            new.regressor = fitted(self.make_regressor, X, y, groups)
         return new
 
     def n_unseen(self, trials: pd.DataFrame) -> int:

@@ -1,6 +1,6 @@
 """Search engines: the configurations of a space that are worth most, and how sure that is."""
 
-from mlflow_meta.search.choose import ENGINES
+from mlflow_meta.search.choose import ENGINES, Spread
 from mlflow_meta.search.local import Found, local_search
 from mlflow_meta.search.question import Progress, TopK
 from mlflow_meta.search.surface import Engine, Incumbent
@@ -13,6 +13,7 @@ __all__ = [
     "Found",
     "Incumbent",
     "Progress",
+    "Spread",
     "TopK",
     "local_search",
     "thompson",

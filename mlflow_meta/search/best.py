@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -32,9 +33,9 @@ class Best:
         values: `(n,)` theirs, rising.
     """
 
-    def __init__(self, k: int, n_params: int, weight: Weight = one) -> None:
-        """Nothing has been offered yet."""
-        self._k, self._weight = k, weight
+    def __init__(self, k: int, n_params: int, weight: Weight = one, cut: float = math.inf) -> None:
+        """Nothing has been offered yet; what is not below `cut` is of no use."""
+        self._k, self._weight, self._cut = k, weight, cut
         self.rows = np.empty((0, n_params), dtype=np.int64)
         self.values = np.empty(0)
         self._weights = np.empty(0, dtype=np.int64)
@@ -42,8 +43,8 @@ class Best:
 
     @property
     def cut(self) -> float:
-        """A row whose value is not below it is of no use; inf while there are too few."""
-        return float(self.values[-1]) if self._weights.sum() >= self._k else np.inf
+        """A row whose value is not below it is of no use; at first inf, or what was given."""
+        return float(self.values[-1]) if self._weights.sum() >= self._k else self._cut
 
     def offer(self, rows: Places, values: Vector) -> None:
         """Take in what is good enough of `rows (n, P)` with their `values (n,)`."""

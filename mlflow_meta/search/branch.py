@@ -79,8 +79,13 @@ def branch_and_bound(
     *,
     boxes: Sequence[Box] | None = None,
     weight: Weight = one,
+    cut: float = np.inf,
 ) -> Iterator[Incumbent]:
-    """See `Engine`; of the rows in `boxes`, which must not overlap, those of some weight."""
+    """See `Engine`; of the rows in `boxes`, which must not overlap, those of some weight.
+
+    Where better rows are known elsewhere, only those below `cut` are searched for: there may be
+    fewer than `k`.
+    """
     boxes = boxes or [tuple(np.arange(size) for size in surface.sizes)]
     used = tuple(np.unique(np.concatenate(levels)) for levels in zip(*boxes, strict=True))
 
@@ -90,7 +95,7 @@ def branch_and_bound(
     steps = _steps(
         surface.restricted(used), k, rng,
         [tuple(map(np.searchsorted, used, box)) for box in boxes],
-        one if weight is one else weight_used,
+        one if weight is one else weight_used, cut,
     )  # fmt: skip
     for found in steps:
         yield replace(found, rows=_taken(used, found.rows))
@@ -102,11 +107,16 @@ def _taken(box: Box, rows: Places) -> Places:
 
 
 def _steps(
-    surface: Surface, k: int, rng: np.random.Generator, boxes: Sequence[Box], weight: Weight
+    surface: Surface,
+    k: int,
+    rng: np.random.Generator,
+    boxes: Sequence[Box],
+    weight: Weight,
+    cut: float,
 ) -> Iterator[Incumbent]:
     """See `branch_and_bound`; every level is in some box."""
     sizes = surface.sizes
-    search = _Search(surface, Best(k, len(sizes), weight), n_rows_in(boxes))
+    search = _Search(surface, Best(k, len(sizes), weight, cut), n_rows_in(boxes))
     shown_s = time.monotonic()
     for box in boxes:
         seen = Seen(surface.restricted(box), k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,25 @@ ENGINES: Mapping[str, Engine] = {
 
 WHOLE: tuple[Engine, ...] = (branch_and_bound, enumerated)
 """Engines that know of boxes, and of what rows weigh."""
+
+
+class Spread(Protocol):
+    """Runs an engine as `run` does, where there are more workers than one machine has."""
+
+    def __call__(  # noqa: PLR0913 - as `run`
+        self,
+        engine: Engine,
+        surface: Surface,
+        k: int,
+        rng: np.random.Generator,
+        *,
+        boxes: Sequence[Box],
+        weight: Weight,
+        n_gone: int,
+        seconds: float,
+    ) -> Generator[Incumbent, None, None]:
+        """The steps; the caller will have no more of them after some seconds."""
+        ...
 
 
 KINDS = ("auto", "exact", "policy")

@@ -17,11 +17,12 @@ def enumerated(
     *,
     boxes: Sequence[Box] | None = None,
     weight: Weight = one,
+    cut: float = np.inf,
 ) -> Iterator[Incumbent]:
-    """See `Engine`; of the rows in `boxes`, which must not overlap, those of some weight."""
+    """See `Engine`; `boxes`, `weight` and `cut` are those of `branch_and_bound`."""
     del rng
     boxes = boxes or [tuple(np.arange(size) for size in surface.sizes)]
-    best, n_done = Best(k, len(surface.sizes), weight), 0
+    best, n_done = Best(k, len(surface.sizes), weight, cut), 0
     for box in boxes:
         n = n_rows([len(levels) for levels in box])
         for start in range(0, n, MAX_AT_ONCE):

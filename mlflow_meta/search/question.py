@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from mlflow_meta.columns import frame_of
 from mlflow_meta.models import MetaModel
 from mlflow_meta.models.forms import Form
 from mlflow_meta.search.best import Best
-from mlflow_meta.search.choose import ENGINES, engine_for, run
+from mlflow_meta.search.choose import ENGINES, Spread, engine_for, run
 from mlflow_meta.search.levels import Levels, levels_of
 from mlflow_meta.search.surface import Box, Engine, Incumbent, n_rows
 from mlflow_meta.search.translate import Cells, cells_of, slack, surface_of
@@ -86,6 +87,7 @@ class Question:
         is_wanted: Whether a configuration may be returned.
         n_gone: How many it refuses at most, where `is_constrained` is false.
         is_constrained: Whether it may refuse any number of them.
+        spread: Runs engines where there are more workers; None for here.
     """
 
     model: MetaModel
@@ -95,6 +97,7 @@ class Question:
     is_wanted: Constraint
     n_gone: int
     is_constrained: bool
+    spread: Spread | None = None
 
     def answer(
         self,
@@ -122,16 +125,13 @@ class Question:
             engine = engine_for(engine, surface, n_cells, is_constrained=self.is_constrained)
         name = engine if isinstance(engine, str) else getattr(engine, "__name__", "your own")
 
-        def weight(row: Places) -> int:
-            """How many of its configurations are wanted, counted as far as is needed."""
-            n = regions.n_configs(row)
-            if not self.is_constrained and (n - self.n_gone >= k or not self.n_gone):
-                return min(n, k)
-            return sum(1 for _ in itertools.islice(self._wanted(regions, row), k))
-
-        steps = run(
+        n_gone = None if self.is_constrained else self.n_gone
+        weight = Weight(regions=regions, is_wanted=self.is_wanted, n_gone=n_gone, k=k)
+        runner = partial(self.spread, seconds=budget_s) if self.spread else run
+        steps = runner(
             ENGINES[engine] if isinstance(engine, str) else engine,
-            surface, k, rng, boxes=boxes, weight=weight, n_gone=self.n_gone,
+            surface, k, np.random.default_rng(rng.integers(2**63)),
+            boxes=boxes, weight=weight, n_gone=self.n_gone,
         )  # fmt: skip
         found, is_interrupted = Best(k, len(boxes[0])).incumbent(-np.inf, 0), False
         empty = self._answer(found, ([], np.empty(0)), k, name, levels, 0.0)
@@ -150,15 +150,12 @@ class Question:
         answer = self._answer(found, listed, k, name, levels, time.monotonic() - started)
         return replace(answer, is_interrupted=is_interrupted)
 
-    def _wanted(self, regions: Regions, row: Places) -> Iterator[dict[str, ConfigValue]]:
-        return (config for config in regions.configs(row) if self.is_wanted(config))
-
     def _configs(self, regions: Regions, found: Incumbent, k: int) -> Listed:
         """Those of the rows in their order, of each cell from its middle outwards; their scores."""
         members = (
             (config, score)
             for row, score in zip(found.rows, found.values, strict=True)
-            for config in self._wanted(regions, row)
+            for config in filter(self.is_wanted, regions.configs(row))
         )
         kept = list(itertools.islice(members, k))
         return [config for config, _ in kept], np.array([score for _, score in kept])
@@ -262,6 +259,31 @@ class Regions:
             if all(found):
                 return [members for members in found if members]
         raise LookupError(f"The row {levels} lies in no box.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """How many wanted configurations a row stands for, counted as far as is needed; see `Best`.
+
+    Attributes:
+        regions: What rows stand for.
+        is_wanted: Whether a configuration is.
+        n_gone: How many are not, at most; None for any number.
+        k: How many are as good as more.
+    """
+
+    regions: Regions
+    is_wanted: Constraint
+    n_gone: int | None
+    k: int
+
+    def __call__(self, row: Places) -> int:
+        """Of one row `(P,)`."""
+        n = self.regions.n_configs(row)
+        if self.n_gone is not None and (n - self.n_gone >= self.k or not self.n_gone):
+            return min(n, self.k)
+        wanted = filter(self.is_wanted, self.regions.configs(row))
+        return sum(1 for _ in itertools.islice(wanted, self.k))
 
 
 def _outwards(levels: Places) -> list[int]:

@@ -90,7 +90,9 @@ def _incumbent(
 
 def _rounds(blocks: Blocks, lowest: Lowest) -> Iterator[int]:
     """Go through the blocks; prefixes of levels that are done with, by all rounds but the last."""
-    n_threads = len(os.sched_getaffinity(0))
+    # Several processes of one machine, as workers of Dask are, are told how many each may have.
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    n_threads = int(told) if told.isdecimal() else len(os.sched_getaffinity(0))
     walk = _Walk(blocks, lowest)
     with ThreadPoolExecutor(n_threads) as pool:
         while walk.step < blocks.split.n_steps:

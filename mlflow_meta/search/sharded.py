@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,7 +24,9 @@ from mlflow_meta.search.seen import lowest
 from mlflow_meta.search.surface import Box, Engine, Incumbent, Places, Surface, n_rows
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Event, Future
+
+T = TypeVar("T")
 
 SHARDS_PER_THREAD = 4  # a worker that is done early has another one to take
 N_RETRIES = 2  # of a shard whose worker has failed
@@ -59,13 +62,8 @@ def sharded(engine: Engine, client: Client, n_shards: int | None = None) -> Engi
         seeds = rng.integers(2**63, size=len(boxes))
         stop = Event(client=client)
         searched = partial(_searched, engine, k=k, stop=stop.name)
-        shards = _submitted(client, searched, surface, boxes, seeds)
-        try:
-            yield from _merged(shards, surface, k)
-        finally:
-            if not all(shard.done() for shard in shards):
-                stop.set()  # cancelling alone leaves a running function alone
-            client.cancel(shards)
+        with submitted(client, searched, surface, boxes, seeds, stop) as shards:
+            yield from _merged(client, shards, surface, k)
 
     return search
 
@@ -105,23 +103,33 @@ def _unevenness(of_rows: float, of_shards: float) -> float:
     return abs(math.log(of_rows / of_shards * (1.0 - of_shards) / (1.0 - of_rows)))
 
 
-def _submitted(
+@contextmanager
+def submitted(
     client: Client,
-    searched: Callable[[Surface, Box, int], Incumbent],
+    searched: Callable[[Surface, T, int], Incumbent],
     surface: Surface,
-    boxes: list[Box],
+    parts: Sequence[T],
     seeds: Places,
-) -> list[Future[Incumbent]]:
+    stop: Event,
+) -> Iterator[list[Future[Incumbent]]]:
+    """What `searched` gives of each part; in the end `stop` is set where some are not done."""
     import dask
 
     # Not scattered: what has a recipe is made anew when the worker that held it is lost. A large
     # surface is no reason for a warning, as it goes to the scheduler only once.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
         whole = client.submit(_itself, surface, pure=False, retries=N_RETRIES)
-    return [
-        client.submit(searched, whole, box, int(seed), pure=False, retries=N_RETRIES)
-        for box, seed in zip(boxes, seeds, strict=True)
+    shards = [
+        client.submit(searched, whole, part, int(seed), pure=False, retries=N_RETRIES)
+        for part, seed in zip(parts, seeds, strict=True)
     ]
+    try:
+        yield shards
+    finally:
+        if client.status == "running":
+            if not all(shard.done() for shard in shards):
+                stop.set()  # cancelling alone leaves a running function alone
+            client.cancel(shards)
 
 
 def _itself(surface: Surface) -> Surface:
@@ -131,42 +139,63 @@ def _itself(surface: Surface) -> Surface:
 def _searched(
     engine: Engine, surface: Surface, box: Box, seed: int, *, k: int, stop: str
 ) -> Incumbent:
-    """What `engine` ends with over a box, in levels of the whole surface.
+    """What `engine` ends with over a box, in levels of the whole surface; runs on a worker."""
+    found = ended(engine(surface.restricted(box), k, np.random.default_rng(seed)), stop)
+    return replace(found, rows=rows_in(box, found.rows))
 
-    It runs on a worker, and asks now and then whether the event `stop` has been set meanwhile.
-    """
+
+def ended(steps: Iterator[Incumbent], stop: str, seconds: float = math.inf) -> Incumbent:
+    """The last step, or one after so many seconds or after the event `stop` has been set."""
     from distributed import Event
 
-    asked_s = time.monotonic()
-    for found in engine(surface.restricted(box), k, np.random.default_rng(seed)):  # noqa: B007
-        if time.monotonic() - asked_s > STOP_POLL_S:
+    asked_s = started_s = time.monotonic()
+    for found in steps:  # noqa: B007
+        now_s = time.monotonic()
+        if now_s - started_s > seconds:
+            break
+        if now_s - asked_s > STOP_POLL_S:
             if Event(stop).is_set():
                 break
-            asked_s = time.monotonic()
-    rows = np.stack([levels[found.rows[:, p]] for p, levels in enumerate(box)], axis=1)
-    return replace(found, rows=rows)
+            asked_s = now_s
+    return found
 
 
-def _merged(shards: list[Future[Incumbent]], surface: Surface, k: int) -> Iterator[Incumbent]:
-    """What all shards that are done have found; the last has the rest that they leave over."""
+def rows_in(box: Box, rows: Places) -> Places:
+    """The rows of a box `(n, P)`, in levels of what it is a box of."""
+    return np.stack([levels[rows[:, p]] for p, levels in enumerate(box)], axis=1)
+
+
+def gathered(
+    client: Client, shards: list[Future[Incumbent]], timeout_s: float
+) -> tuple[list[Incumbent], list[Future[Incumbent]]]:
+    """What shards have found that are done, at the latest after the timeout; and the others."""
     from distributed import TimeoutError, wait
 
+    if timeout_s:
+        with suppress(TimeoutError), client.as_current():
+            wait(shards, timeout=timeout_s, return_when="FIRST_COMPLETED")
+    are_done = [shard.done() for shard in shards]
+    found = [shard.result() for shard, is_done in zip(shards, are_done, strict=True) if is_done]
+    return found, [shard for shard, is_done in zip(shards, are_done, strict=True) if not is_done]
+
+
+def _merged(
+    client: Client, shards: list[Future[Incumbent]], surface: Surface, k: int
+) -> Iterator[Incumbent]:
+    """What all shards that are done have found; the last has the rest that they leave over."""
     any_row = np.zeros(
         (1, len(surface.sizes)), dtype=np.int64
     )  # to have one before a shard is done
     known = Incumbent(rows=any_row, values=surface.values(any_row), rest=math.inf, n_assessed=0)
     left = shards
     while left:
-        try:
-            done, not_done = wait(left, timeout=POLL_S, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            yield replace(known, rest=-math.inf)
-            continue
-        left = list(not_done)
-        for n_more, shard in enumerate(done, start=1 - len(done)):
-            known = _both(known, shard.result(), k)
+        some, left = gathered(client, left, POLL_S)
+        for n_more, found in enumerate(some, start=1 - len(some)):
+            known = _both(known, found, k)
             is_last = not left and n_more == 0
             yield known if is_last else replace(known, rest=-math.inf)
+        if not some:
+            yield replace(known, rest=-math.inf)
 
 
 def _both(a: Incumbent, b: Incumbent, k: int) -> Incumbent:

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlflow_meta.models import Formed, MetaModel
+from mlflow_meta.search.choose import Spread
 from mlflow_meta.search.question import Progress, Question, TopK
 from mlflow_meta.search.top import PATIENCE_S
 from mlflow_meta.space import SearchSpace
@@ -30,6 +31,7 @@ def thompson(  # noqa: PLR0913 - as `top_k`
     tried: Sequence[Config],
     rng: np.random.Generator,
     budget_s: float | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, ConfigValue]], TopK]:
     """Up to `n` configurations, and the search for the best of them.
@@ -42,6 +44,7 @@ def thompson(  # noqa: PLR0913 - as `top_k`
         tried: Configurations to leave out.
         rng: For the draws.
         budget_s: Seconds for all searches together, half of them for the first.
+        spread: As `top_k` takes it.
         progress: As `top_k` takes it, for the first search.
 
     Returns:
@@ -54,7 +57,7 @@ def thompson(  # noqa: PLR0913 - as `top_k`
     question = Question(
         model=model, space=space, form=model.regressor.form(), context=context,
         is_wanted=lambda config: space.key(config) not in gone, n_gone=len(gone),
-        is_constrained=False,
+        is_constrained=False, spread=spread,
     )  # fmt: skip
     best = question.answer(1, "auto", budget_s / 2, rng, progress)
     chosen = best.configs[:]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_meta.models import Formed, MetaModel
-from mlflow_meta.search.choose import ENGINES, KINDS
+from mlflow_meta.search.choose import ENGINES, KINDS, Spread
 from mlflow_meta.search.local import local_search
 from mlflow_meta.search.question import Constraint, Progress, Question, TopK, framed
 from mlflow_meta.search.surface import Engine
@@ -36,6 +36,7 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
     rng: np.random.Generator | None = None,
     tried: Sequence[Config] = (),
     constraint: Constraint | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> TopK:
     """Search a space for the `k` configurations that a meta-model predicts best.
@@ -56,6 +57,8 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
         rng: Equal generators give equal results, as long as the budget lasts; None for a fresh one.
         tried: Configurations to leave out.
         constraint: Configurations for which it is false are left out.
+        spread: Runs engines that prove their result on more workers, as a `cluster.Cluster` has it;
+            None for here.
         progress: Called about ten times a second with what is known by then.
 
     Returns:
@@ -90,6 +93,7 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
     question = Question(
         model=model, space=space, form=regressor.form(), context=context or {},
         is_wanted=is_wanted, n_gone=len(gone), is_constrained=constraint is not None,
+        spread=spread,
     )  # fmt: skip
     return question.answer(k, engine, budget_s or PATIENCE_S, rng, progress)
 
