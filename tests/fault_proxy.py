@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -27,7 +29,7 @@ Action = Literal[
     "status",  # answer `status`; the server never sees the request
     "status_after",  # let the server do it, then answer `status`, as a gateway's time-out does
     "delay",  # wait `seconds`, then forward
-    "hang",  # no answer while the proxy is open
+    "hang",  # no answer until the next `arm`, or while the proxy is open
     "replay",  # forward twice; the second answer is the client's
     "hook",  # call `hook`, then forward
 ]
@@ -45,6 +47,7 @@ class Fault:
         times: At how many matching requests, one after the other; None: at all from the n-th on.
         status: What `status` and `status_after` answer.
         retry_after: Their header of that name; None: none.
+        content: The body of what they answer.
         seconds: How long to wait first; all that `delay` does.
         hook: What `hook` calls, in the proxy's thread. It must not go through the proxy.
     """
@@ -55,6 +58,7 @@ class Fault:
     times: int | None = 1
     status: int = 500
     retry_after: str | None = None
+    content: bytes = b"injected"
     seconds: float = 0.0
     hook: Callable[[], object] | None = None
 
@@ -65,6 +69,19 @@ class Fault:
             raise ValueError(f"n and times count from 1, not {self.n} and {self.times}")
         if (self.hook is not None) != (self.action == "hook"):
             raise ValueError(f"A hook is for the action 'hook' alone, not {self.action!r}")
+
+
+AT_RANDOM: dict[Action, int] = {  # how often, next to each other; a hang takes a client's minute
+    "drop_before": 10, "drop_after": 10, "partial": 10, "status": 10, "status_after": 10,
+    "delay": 10, "replay": 10, "hang": 1,
+}  # fmt: skip
+
+
+def random_fault(rng: random.Random) -> Fault:
+    (action,) = rng.choices(list(AT_RANDOM), list(AT_RANDOM.values()))
+    status = rng.choice((502, 503, 504) if action == "status_after" else (429, 500, 502, 503))
+    seconds = rng.uniform(0.0, 2.0) if action == "delay" else 0.0
+    return Fault(action, status=status, retry_after=rng.choice((None, "1")), seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +96,46 @@ class Entry:
 
 
 class FaultProxy:
-    """The proxy of one server, while the context lasts; `log` has the requests since `arm`."""
+    """The proxy of one server, while the context lasts; `log` has the requests since `arm`.
 
-    def __init__(self, upstream: str) -> None:
+    With a `token`, it answers 401 to who does not bring that; with `tls`, it speaks TLS.
+    """
+
+    def __init__(
+        self, upstream: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.token = token
         self.log: list[Entry] = []
         self.closed = threading.Event()
+        self.armed_anew = threading.Event()
         self._broken_hooks: list[Exception] = []
         self._upstream = urlsplit(upstream).netloc
         self._faults: tuple[Fault, ...] = ()
         self._seen: list[int] = []
+        self._rate, self._rng = 0.0, random.Random()
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:  # shaken hands on in the request's own thread
+            listening = self._server.socket
+            self._server.socket = tls.wrap_socket(
+                listening, server_side=True, do_handshake_on_connect=False
+            )
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
 
-    def arm(self, *faults: Fault) -> None:
-        """These faults instead of the former ones. All counts begin anew, and the log is empty."""
+    def arm(self, *faults: Fault, rate: float = 0.0, seed: int = 0) -> None:
+        """These faults instead of the former ones. All counts begin anew, and the log is empty.
+
+        Args:
+            faults: The first that is for a request is done to it.
+            rate: At this share of all other requests one of any kind but a hook, at random.
+            seed: Which, in the order in which requests come.
+        """
         with self._lock:
             self._faults, self._seen, self.log = faults, [0] * len(faults), []
+            self._rate, self._rng = rate, random.Random(seed)
+            before, self.armed_anew = self.armed_anew, threading.Event()
+        before.set()
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -103,6 +143,7 @@ class FaultProxy:
 
     def __exit__(self, error: object, *_: object) -> None:
         self.closed.set()
+        self.armed_anew.set()
         self._server.shutdown()
         self._server.server_close()
         if self._broken_hooks and error is None:
@@ -117,6 +158,8 @@ class FaultProxy:
                 after = self._seen[i] - fault.n
                 if matches and after >= 0 and (fault.times is None or after < fault.times):
                     due.append(fault)
+            if not due and self._rate and self._rng.random() < self._rate:
+                due.append(random_fault(self._rng))
         return due[0] if due else None
 
     def before(self, fault: Fault) -> None:
@@ -152,10 +195,16 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer's body would wait 40 ms for what says its head came
     proxy: FaultProxy
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
+        armed_anew = self.proxy.armed_anew
+        token = self.proxy.token
+        if token is not None and self.headers.get("Authorization") != f"Bearer {token}":
+            self._send((401, {}, b"Who are you?"), half=False)
+            return
         fault = self.proxy.due(f"{self.command} {self.path} {body.decode(errors='replace')}")
         action = fault.action if fault else None
         if fault:
@@ -166,16 +215,26 @@ class _Handler(BaseHTTPRequestHandler):
         entry = Entry(self.command, self.path, body, action, answer[0] if answer else None)
         self.proxy.log.append(entry)
         if action == "hang":
-            self.proxy.closed.wait()
+            armed_anew.wait()
         if fault and action in ("status", "status_after"):
             retry = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-            answer = fault.status, retry, b"injected"
+            answer = fault.status, retry, fault.content
         if answer and action != "drop_after":
             self._send(answer, half=action == "partial")
         if not answer or action in ("drop_after", "partial"):
             self._reset()
 
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":  # as an empty file is sent
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _send(self, answer: tuple[int, Headers, bytes], *, half: bool) -> None:
         status, headers, content = answer

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
-from fault_proxy import Action, Fault, FaultProxy
+from fault_proxy import AT_RANDOM, Action, Fault, FaultProxy
 
 ANSWER = b"0123456789" * 1000
 
@@ -238,3 +238,27 @@ def test_where_no_server_is_the_connection_is_reset(session: requests.Session) -
 def test_a_fault_that_makes_no_sense_is_refused(words: dict[str, object], law: str) -> None:
     with pytest.raises(ValueError, match=law):
         Fault(**words)  # type: ignore[arg-type]
+
+
+def test_faults_at_random_are_of_their_share_and_the_same_for_a_seed(
+    proxy: FaultProxy, session: requests.Session
+) -> None:
+    told = []
+    for seed in (1, 1, 2):
+        proxy.arm(rate=0.3, seed=seed)
+        told.append([fault.action if fault else None for fault in map(proxy.due, ["x"] * 1000)])
+    assert told[0] == told[1] != told[2]
+    assert set(told[0]) == {None, *AT_RANDOM}
+    assert 250 < 1000 - told[0].count(None) < 350
+    proxy.arm()
+    assert post(session, proxy).status_code == 201
+
+
+def test_what_hangs_is_let_go_when_the_proxy_is_armed_anew(
+    proxy: FaultProxy, session: requests.Session
+) -> None:
+    proxy.arm(Fault("hang"))
+    threading.Timer(0.2, proxy.arm).start()
+    with pytest.raises(requests.ConnectionError):
+        post(session, proxy)
+    assert post(session, proxy).status_code == 201

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import socket
+import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,14 +16,28 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision, _get_schema_version
+from mlflow.utils.rest_utils import http_request
+from requests.exceptions import HTTPError
 from requests.utils import get_environ_proxies
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import SSLError as TlsError
 
-from mlflow_meta.errors import StoreRefused, Unreachable, UnsupportedStore
+from mlflow_meta.errors import StoreRefused, TryLater, Unreachable, UnsupportedStore
+from mlflow_meta.store.patience import (
+    REQUEST_S,
+    SHORTEST_S,
+    Patience,
+    Silence,
+    Unsure,
+    be_patient,
+    cause,
+)
+from mlflow_meta.store.permissions import refusal
 from mlflow_meta.store.quick_answers import hasten
 
 CONNECT_TIMEOUT_S = 5.0
+TLS_ATTEMPTS = 3  # after which no connection is a setting that is wrong, rather than chance
 _PORTS = {"http": 80, "https": 443}
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MAX_MESSAGE = 300  # characters of a server's own words that fit into one line of ours
@@ -29,17 +46,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def connect(tracking_uri: str | None) -> tuple[str, MlflowClient]:
+def connect(tracking_uri: str | None, patience: Patience) -> tuple[str, MlflowClient]:
     """Open the tracking store at `tracking_uri`.
 
     Args:
         tracking_uri: None for MLflow's own choice: MLFLOW_TRACKING_URI, else ./mlflow.db.
+        patience: How long a server is waited for, from now on, by all of this process.
 
     Returns:
         The URI that is used, and a client for it.
 
     Raises:
         Unreachable: If no server listens there, or the database file does not exist.
+        TryLater: If nobody answers at all.
         UnsupportedStore: If it is a file store, or of a kind that we don't know.
     """
     uri = tracking_uri or mlflow.get_tracking_uri()
@@ -58,7 +77,7 @@ def connect(tracking_uri: str | None) -> tuple[str, MlflowClient]:
             port = parts.port or _PORTS[kind]
         except ValueError as error:
             raise UnsupportedStore(f"{uri} is no address: {error}.") from error
-        _check_listening(uri, parts.hostname or "", port)
+        _check_listening(uri, parts.hostname or "", port, patience)
     if kind in _DATABASES:
         _check_schema(uri)
     elif kind not in _PORTS and not kind.startswith("databricks"):
@@ -67,7 +86,7 @@ def connect(tracking_uri: str | None) -> tuple[str, MlflowClient]:
             "address of an MLflow server (http://...) or of its database (sqlite:///..., "
             "postgresql://..., mysql://...)."
         )
-    return uri, _client(uri)
+    return uri, _client(uri, patience)
 
 
 def is_database(uri: str) -> bool:
@@ -84,6 +103,8 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except MlflowException as error:
             raise _refusal(error) from error
+        except Silence as error:
+            raise _silent(error) from error
         except ImportError as error:
             raise StoreRefused(
                 f"This database needs a driver that is not installed ({error}). For Postgres, "
@@ -95,29 +116,118 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
                 f"The tracking database can't be used: {_one_line(error)}."
             ) from error
         except OSError as error:
+            if isinstance(error, HTTPError) and (refused := refusal(error)):
+                raise refused from error
             raise StoreRefused(f"Artifacts can't be reached: {_one_line(error)}.") from error
 
     return wrapper
 
 
 @translated
-def _client(uri: str) -> MlflowClient:
+def _client(uri: str, patience: Patience) -> MlflowClient:
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if not is_database(uri):
         hasten()
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        sent = patience.clock.monotonic()
+        answers = urlsplit(uri).scheme in _PORTS and _answers(uri, client, patience.left_s())
+        be_patient(uri, patience)
+        if answers:
+            return client
+        patience.silent(sent)
     client.search_experiments(max_results=1)  # opens databases, and asks servers who we are
     return client
 
 
-def _refusal(error: MlflowException) -> StoreRefused | Unreachable:
-    code, text = error.get_http_status_code(), _one_line(error)
-    if code in (401, 403) or "permission" in text.lower():
-        return StoreRefused(
-            f"The tracking server refuses this user: {text}. Set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) of one who may."
+def _silent(error: BaseException) -> TryLater:
+    return TryLater(
+        f"The tracking server did not answer in the time it was given: {_one_line(error)}. Run the "
+        "same command again later: what was begun is finished then, and nothing is done twice. "
+        "--deadline says how long to wait."
+    )
+
+
+def _answers(uri: str, client: MlflowClient, limit_s: float) -> bool:
+    """Whether a server takes a first question at once. Where not, it is to be asked patiently.
+
+    Args:
+        uri: Its address.
+        client: Of it.
+        limit_s: After so many seconds it has not.
+
+    Raises:
+        Unreachable: If there is no TLS connection, which MLflow's client would try for minutes.
+    """
+    reason = ""
+    for _ in range(TLS_ATTEMPTS if urlsplit(uri).scheme == "https" else 1):
+        try:
+            answer = http_request(
+                client._tracking_client.store.get_host_creds(),
+                "/api/2.0/mlflow/experiments/search",
+                "POST",
+                max_retries=0,
+                raise_on_status=False,
+                timeout=max(SHORTEST_S, min(limit_s, REQUEST_S)),
+                json={"max_results": 1},
+            )
+        except MlflowException as error:
+            reason, is_final = _tls_failure(error)
+            if is_final:
+                break
+        else:
+            return bool(answer.status_code == 200 and answer.content.lstrip()[:1] == b"{")
+    if reason:
+        raise Unreachable(_without_tls(uri, reason))
+    return False
+
+
+def _tls_failure(error: BaseException) -> tuple[str, bool]:
+    """Why there is no TLS connection, and whether that is sure; empty where it is something else.
+
+    A server that wants a certificate of its client, and gets none, may just hang up.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TlsError) and seen.args and isinstance(seen.args[0], Exception):
+            seen = seen.args[0]  # urllib3 hands over what it wraps without naming it as the cause
+        text = " ".join(str(seen).split())
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"certificate verify failed: {seen.verify_message}", True
+        if isinstance(seen, ssl.SSLError):
+            return text.rpartition("] ")[2].partition(" (_ssl.c")[0], "alert" in text
+        if isinstance(seen, ConnectionResetError):
+            return "the server hangs up", False
+        if text.startswith("Could not find"):  # a file that `requests` was to read
+            return text, True
+        seen = seen.__cause__ or seen.__context__
+    return "", False
+
+
+def _without_tls(uri: str, reason: str) -> str:
+    if "verify failed" in reason:
+        return (
+            f"The certificate of {uri} is not trusted here ({reason}). Set "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH to the file of the authority that has issued it; "
+            "MLFLOW_TRACKING_INSECURE_TLS=true leaves it unchecked."
         )
+    return (
+        f"There is no TLS connection to {uri} ({reason}). Is it https? Is the file right that "
+        "MLFLOW_TRACKING_SERVER_CERT_PATH names? If the server wants a certificate of yours, set "
+        "MLFLOW_TRACKING_CLIENT_CERT_PATH to the file of that and its key."
+    )
+
+
+def _refusal(error: MlflowException) -> StoreRefused | Unreachable | TryLater:
+    if silence := cause(error, Silence):
+        return _silent(silence)
+    if (unsure := cause(error, Unsure)) and unsure.is_for_now:
+        return _silent(unsure)
+    if refused := refusal(error):
+        return refused
+    text = _one_line(error)
     if "Max retries exceeded" in text or "Connection" in text:
         return Unreachable(f"The tracking server stopped answering: {text}.")
+    if "workspace" in text.lower():
+        text += ". The workspace is what MLFLOW_WORKSPACE says; the server must have it"
     return StoreRefused(f"The tracking server says: {text}.")
 
 
@@ -159,13 +269,33 @@ def _check_schema(uri: str) -> None:
         )
 
 
-def _check_listening(uri: str, host: str, port: int) -> None:
+def _check_listening(uri: str, host: str, port: int, patience: Patience) -> None:
     # MLflow's own client would try again for minutes.
     if get_environ_proxies(uri):
         return  # only the proxy knows whether the server is there
+    limit_s = max(SHORTEST_S, min(CONNECT_TIMEOUT_S, patience.left_s()))
+    came: SimpleQueue[OSError | None] = SimpleQueue()
+
+    def call() -> None:
+        try:
+            socket.create_connection((host, port), timeout=limit_s).close()
+        except OSError as error:
+            came.put(error)
+        else:
+            came.put(None)
+
+    # In a thread of its own, since names are looked up for as long as it takes.
+    threading.Thread(target=call, daemon=True).start()
     try:
-        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
+        error = came.get(timeout=limit_s)
+    except Empty:
+        error = TimeoutError("timed out")
+    if isinstance(error, TimeoutError) or (error and error.errno == socket.EAI_AGAIN):
+        raise TryLater(
+            f"Nobody answers at {uri} in {limit_s:.2g} s ({error}). Run the same command again "
+            "later; if that does not help, is the address right?"
+        ) from error
+    if error is not None:
         raise Unreachable(
             f"No MLflow server answers at {uri} ({error}). Is it running, and is the address right?"
         ) from error

@@ -7,16 +7,22 @@ acknowledge at once (TCP_QUICKACK, Linux), which has to be said before each answ
 
 from __future__ import annotations
 
+import functools
 import socket
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from mlflow import environment_variables as settings
 from mlflow.utils import request_utils
+from requests import Session
+from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
-OURS = (0, False)  # as `rest.over` asks: retries, and whether a bad status is raised
+from mlflow_meta.store.patience import PatientAdapter
+
+_mounting = threading.Lock()
 
 
 class _Quick(HTTPConnection):
@@ -40,22 +46,33 @@ class _PoolTls(HTTPSConnectionPool):
 
 
 def hasten() -> None:
-    """Let MLflow's own sessions of this process, and nobody else's, ask by such connections."""
-    if not hasattr(socket, "TCP_QUICKACK"):
-        return
-    for retries, raises in ((settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), True), OURS):
-        session: Any = request_utils._get_request_session(
-            retries,
-            settings.MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get(),
-            settings.MLFLOW_HTTP_REQUEST_BACKOFF_JITTER.get(),
-            request_utils._TRANSIENT_FAILURE_RESPONSE_CODES,
-            raises,
-            settings.MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER.get(),
-        )
-        manager = session.get_adapter("http://").poolmanager
-        if manager.pool_classes_by_scheme.get("http") is not _Pool:
-            manager.pool_classes_by_scheme = {"http": _Pool, "https": _PoolTls}
-            manager.clear()
+    """Let all sessions of MLflow's own in this process ask patiently, and by such connections."""
+    if not hasattr(request_utils._get_request_session, "__wrapped__"):
+        request_utils._get_request_session = _patient(request_utils._get_request_session)
+
+
+def _patient(theirs: Callable[..., Session]) -> Callable[..., Session]:
+    """MLflow's sessions, of which it keeps one for each way to try again and for each process."""
+
+    @functools.wraps(theirs)
+    def session(*args: Any, **kwargs: Any) -> Session:
+        found = theirs(*args, **kwargs)
+        with _mounting:
+            adapter = found.get_adapter("http://")
+            if isinstance(adapter, HTTPAdapter):
+                _quicken(adapter)
+                for scheme in ("http://", "https://"):
+                    found.mount(scheme, PatientAdapter(adapter))
+        return found
+
+    return session
+
+
+def _quicken(adapter: HTTPAdapter) -> None:
+    if hasattr(socket, "TCP_QUICKACK"):
+        manager: Any = adapter.poolmanager
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _PoolTls}
+        manager.clear()
 
 
 def _acknowledge_at_once(connection: object) -> None:
