@@ -4,14 +4,17 @@
   - StoreError            the tracking server or store can't be used
     - Unreachable         it does not answer
     - UnsupportedStore    it is of a kind that can't be used safely (the file store)
-    - StoreRefused        it answered no: not found, no permission, wrong request
+    - StoreRefused        it answered no: not found, unknown user, wrong request
+      - NoPermission      this user may not; says what to ask the administrator for
     - Unreadable          its database can't be read directly; over REST it can
-  - TryLater              another harvest is at work, or the time given was too short
+  - TryLater              another command is at work, or the time given was too short
+  - NoCluster             no Dask, nobody at its address, other versions there, or it is lost
   - NothingToLearn        no such experiment, no run with that metric
     - TooLittle           too few runs, or none that differ
   - NoModel               no meta-model has been trained for this metric
   - BadSpace              a search-space file says something that can't be
   - BadCommand            the training program of a worker can't be started as asked
+  - NotReproduced         a search that was repeated has found something else
   - Exhausted             every configuration of the space has been run or suggested
 
 A wrong argument is a `ValueError` or `TypeError`; a broken promise of our own is an `assert`.
@@ -38,8 +41,16 @@ class StoreRefused(StoreError):
     """The store answered, and the answer was no."""
 
 
+class NoPermission(StoreRefused):
+    """The user lacks a permission."""
+
+
 class Unreadable(StoreError):
     """The store's database can't be read directly."""
+
+
+class NoCluster(MetaError):
+    """The cluster can't be used."""
 
 
 class TryLater(MetaError):
@@ -64,6 +75,10 @@ class BadSpace(MetaError):
 
 class BadCommand(MetaError):
     """The training program of a worker can't be started as asked."""
+
+
+class NotReproduced(MetaError):
+    """A search that was repeated has found something else."""
 
 
 class Exhausted(MetaError):

@@ -183,6 +183,10 @@ class Suggestions:
         has_signal: Whether the meta-model could tell good from bad on held-out trials.
         never_logged: Params of the space that no trial has, so that nothing is known of them.
         searched: What the search for the best has found out; None where no meta-model was asked.
+        run_id: Our run that holds the batch, with all that is needed to search again; empty after
+            a dry run.
+        is_repeated: Whether the same was asked before, and is told again.
+        remarks: On what people have given as reasons for rejections, as sentences.
     """
 
     items: Sequence[Suggestion]
@@ -197,6 +201,9 @@ class Suggestions:
     has_signal: bool
     never_logged: Sequence[str]
     searched: Searched | None = None
+    run_id: str = ""
+    is_repeated: bool = False
+    remarks: Sequence[str] = ()
 
 
 def _many(n: float) -> str:

@@ -52,22 +52,22 @@ def latest_snapshot(store: MlflowStore, selection: str) -> Snapshot | None:
     One that can't be read, because its artifact is gone or of another version, is none either: the
     next harvest reads everything.
     """
-    run = store.own.latest("harvest", {names.SELECTION: selection})
+    run = store.latest("harvest", **{"harvest.selection": selection})
     if run is None:
         return None
     try:
         return Snapshot(
-            runs=Runs.from_bytes(store.own.file(run, names.RUNS_FILE)),
-            read_at_ms=int(run.data.tags[names.READ_AT]),
-            full_at_ms=int(run.data.tags[names.FULL_AT]),
-            n_since_full=int(run.data.tags[names.SINCE_FULL]),
+            runs=Runs.from_bytes(store.file(run.run_id, names.RUNS_FILE)),
+            read_at_ms=int(run.tags[names.READ_AT]),
+            full_at_ms=int(run.tags[names.FULL_AT]),
+            n_since_full=int(run.tags[names.SINCE_FULL]),
         )
     except (StoreError, ValueError, KeyError) as error:
         log.warning(
             "The harvest %s can't be continued (%s): everything is read.",
-            run.info.run_id,
+            run.run_id,
             error,
-            extra={"action": "read_everything", "run_id": run.info.run_id},
+            extra={"action": "read_everything", "run_id": run.run_id},
         )
         return None
 
@@ -75,16 +75,16 @@ def latest_snapshot(store: MlflowStore, selection: str) -> Snapshot | None:
 @translated
 def latest_signatures(store: MlflowStore, selection: str) -> Signatures:
     """What models have said to the newest finished harvest of these experiments that asked any."""
-    run = store.own.latest("harvest", {names.SIGNATURES: selection})
+    run = store.latest("harvest", **{"harvest.signatures": selection})
     if run is None:
         return Signatures(of_model={})
     try:
-        return Signatures.from_bytes(store.own.file(run, names.SIGNATURES_FILE))
+        return Signatures.from_bytes(store.file(run.run_id, names.SIGNATURES_FILE))
     except (StoreError, ValueError) as error:
         log.warning(
             "The signatures of the harvest %s can't be read (%s): the models are asked again.",
-            run.info.run_id,
+            run.run_id,
             error,
-            extra={"action": "ask_models_again", "run_id": run.info.run_id},
+            extra={"action": "ask_models_again", "run_id": run.run_id},
         )
         return Signatures(of_model={})

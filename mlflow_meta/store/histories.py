@@ -24,11 +24,13 @@ from mlflow.utils.rest_utils import MlflowHostCreds, http_request
 
 from mlflow_meta.store import curves
 from mlflow_meta.store.answers import decoded, number
-from mlflow_meta.store.rest import SIDE_BY_SIDE, Check, content_of, patiently
+from mlflow_meta.store.patience import patiently
+from mlflow_meta.store.rest import SIDE_BY_SIDE, Check, content_of
 from mlflow_meta.store.runs import KEY, METRICS, Runs, by_key, ordered
 
 MOST_POINTS = 25_000  # MLflow's own limit of one answer
 RUN_IDS = 50  # of one request: its address must have less than 4,094 characters
+FEWER_RUN_IDS = 20  # all that MLflow takes before 2.10
 NOT_OFFERED = (401, 403, 404, 405, 414, 501)
 """What a server answers, or a gateway before it, where requests for many runs are not served."""
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
@@ -89,23 +91,35 @@ class OverHttp:
     Attributes:
         credentials: How to reach it.
         serves_many: Whether it does, as far as is known.
+        at_once: Of how many runs, as far as is known.
     """
 
     credentials: Callable[[], MlflowHostCreds]
     serves_many: bool = True
+    at_once: int = RUN_IDS
     _decoder: msgspec.json.Decoder[_Answer] = field(
         default_factory=lambda: msgspec.json.Decoder(_Answer, strict=False)
     )
 
     def many(self, key: str, run_ids: Sequence[str]) -> list[Point]:
         """See `Source`."""
-        if not self.serves_many:
-            raise NotOffered
-        answer = self._get(BULK, {"metric_key": key, "run_id": run_ids, "max_results": MOST_POINTS})
-        if answer.status_code in NOT_OFFERED:
-            self.serves_many = False
-            raise NotOffered
-        return decoded(content_of(answer), self._decoder).metrics
+        points: list[Point] = []
+        start = 0
+        while start < len(run_ids) and len(points) < MOST_POINTS:  # beyond, some would be left out
+            if not self.serves_many:
+                raise NotOffered
+            part = run_ids[start : start + self.at_once]
+            answer = self._get(
+                BULK, {"metric_key": key, "run_id": part, "max_results": MOST_POINTS}
+            )
+            if answer.status_code in NOT_OFFERED:
+                self.serves_many = False
+            elif answer.status_code == 400 and f"more than {FEWER_RUN_IDS} run_ids" in answer.text:
+                self.at_once = FEWER_RUN_IDS
+            else:
+                points += decoded(content_of(answer), self._decoder).metrics
+                start += len(part)
+        return points
 
     def page(self, key: str, run_id: str, token: str) -> tuple[list[Point], str]:
         """See `Source`."""

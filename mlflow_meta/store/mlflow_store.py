@@ -1,31 +1,27 @@
-"""The tracking store: where runs are read.
-
-Ownership. Here nothing is written: runs of our own experiment are the business of `own_runs`,
-suggested runs of `queue`, models of `registry`. Nothing is ever deleted, and no run of others is
-changed. Reading may always be repeated.
-"""
+"""The tracking store: where runs are read, many at once, and written, one by one."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
-from sqlalchemy import make_url
+from mlflow.entities import Experiment
 
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.errors import NothingToLearn, Unreadable
+from mlflow_meta.errors import NothingToLearn, StoreError, Unreadable
 from mlflow_meta.store import names
-from mlflow_meta.store.connection import connect, is_database, translated
+from mlflow_meta.store.connection import translated
 from mlflow_meta.store.histories import read_curves, source
-from mlflow_meta.store.own_runs import OwnRuns
+from mlflow_meta.store.mlflow_runs import MlflowRuns
 from mlflow_meta.store.parse import to_dataset
+from mlflow_meta.store.parts import read_in_parts
 from mlflow_meta.store.rest import over, read_changed, read_rest
 from mlflow_meta.store.runs import Runs, joined
 from mlflow_meta.store.signatures import Signatures, ask_models
@@ -35,22 +31,9 @@ from mlflow_meta.store.texts import without_secrets
 
 log = logging.getLogger(__name__)
 
-PAGE = 1000  # runs asked for at once
 
-
-class MlflowStore:
-    """A tracking server, or the database of one."""
-
-    def __init__(self, tracking_uri: str | None = None, *, store_uri: str | None = None) -> None:
-        """Open the store; None takes MLFLOW_TRACKING_URI, else ./mlflow.db. See `connect`.
-
-        Args:
-            tracking_uri: The server, or its database.
-            store_uri: The server's database, where runs may be read faster than from the server.
-        """
-        self.uri, self.client = connect(tracking_uri)
-        self.own = OwnRuns(self.client)
-        self.database = store_uri or (self.uri if is_database(self.uri) else None)
+class MlflowStore(MlflowRuns):
+    """A tracking server, or the database of one; reading may always be repeated."""
 
     @classmethod
     def create(
@@ -67,44 +50,6 @@ class MlflowStore:
         for name in (names.PROJECT_EXPERIMENT, *experiment_names):
             client.create_experiment(name, artifact_location=(artifacts / name).as_uri())
         return cls(tracking_uri)
-
-    @property
-    def shown_uri(self) -> str:
-        """The store's address for people: without a password."""
-        return make_url(self.uri).render_as_string() if is_database(self.uri) else self.uri
-
-    # Reading
-
-    @translated
-    def experiments(self, wanted: Sequence[str] = ()) -> list[Experiment]:
-        """The active experiments of these names; all but our own where none is named.
-
-        Raises:
-            NothingToLearn: If one does not exist; names the ones that are most alike.
-        """
-        named = [self.client.get_experiment_by_name(name) for name in dict.fromkeys(wanted)]
-        active = [e for e in named if e is not None and e.lifecycle_stage == "active"]
-        if wanted and len(active) == len(named):
-            return active
-        everything: list[Experiment] = []
-        token = None
-        while True:
-            page = self.client.search_experiments(max_results=PAGE, page_token=token)
-            everything += page
-            token = page.token
-            if not token:
-                break
-        if not wanted:
-            return [e for e in everything if e.name != names.PROJECT_EXPERIMENT]
-        by_name = {experiment.name: experiment for experiment in everything}
-        for name in wanted:
-            if name not in by_name:
-                near = get_close_matches(name, by_name, n=3, cutoff=0.5) or sorted(by_name)[:5]
-                raise NothingToLearn(
-                    f"There is no experiment {name!r} on {self.shown_uri}. Did you mean "
-                    f"{', '.join(repr(n) for n in near)}?"
-                )
-        return [by_name[name] for name in dict.fromkeys(wanted)]
 
     def read(
         self,
@@ -133,6 +78,7 @@ class MlflowStore:
         progress: Callable[[int], None] = lambda _: None,
         *,
         curves: Sequence[str] = (),
+        executor: Executor | None = None,
     ) -> Runs:
         """Every active run of some experiments: from the database where it can be read.
 
@@ -140,11 +86,13 @@ class MlflowStore:
             experiments: Which.
             progress: Called with how many runs have been read so far; what it raises ends it.
             curves: Patterns of the metrics whose curves are read too, see `curves.wanted`.
+            executor: Where parts of the experiments are read side by side; None for here. Workers
+                open the store for themselves, and so need its addresses, drivers and passwords.
+                What is read of a database is then of one moment within a part only.
         """
         if self.database is not None:
             try:
-                named = {e.experiment_id: e.name for e in experiments}
-                return read_sql(self.database, named, progress, patterns=curves)
+                return self._read(experiments, progress, curves, executor)
             except Unreadable as error:
                 log.warning(
                     "The database can't be read directly (%s): reading over REST.",
@@ -152,6 +100,22 @@ class MlflowStore:
                     extra={"action": "fall_back_to_rest"},
                 )
                 self.database = None
+        return self._read(experiments, progress, curves, executor)
+
+    def _read(
+        self,
+        experiments: Sequence[Experiment],
+        progress: Callable[[int], None],
+        curves: Sequence[str],
+        executor: Executor | None,
+    ) -> Runs:
+        """From the database where there is one, and else over REST."""
+        if executor is not None and len(experiments) > 1:
+            read = partial(_read_part, self.uri, self.database, curves)
+            return read_in_parts(executor, read, experiments, progress)
+        if self.database is not None:
+            named = {e.experiment_id: e.name for e in experiments}
+            return read_sql(self.database, named, progress, patterns=curves)
         ids = [e.experiment_id for e in experiments]
         runs = read_rest(over(self.client), ids, progress)
         return self._with_curves(runs, curves, progress)
@@ -211,26 +175,6 @@ class MlflowStore:
         """The meta-dataset of what was read."""
         return to_dataset(runs, experiments, now_ms=int(time.time() * 1000), tags=tags)
 
-    def runs(
-        self,
-        experiment_ids: list[str],
-        filter_string: str,
-        progress: Callable[[int], None] = lambda _: None,
-    ) -> list[Run]:
-        """The active runs of some experiments that pass a filter, each once."""
-        found: dict[str, Run] = {}  # paging is by offset: a run added meanwhile shows twice
-        token = None
-        while experiment_ids:
-            page = self.client.search_runs(
-                experiment_ids, filter_string, ViewType.ACTIVE_ONLY, PAGE, page_token=token
-            )
-            found.update((run.info.run_id, run) for run in page)
-            progress(len(found))
-            token = page.token
-            if not token:
-                break
-        return list(found.values())
-
     def dataset(self, run_id: str | None = None) -> tuple[str, MetaDataset]:
         """The meta-dataset of a harvest, with the harvest's run id; None for the newest.
 
@@ -238,26 +182,26 @@ class MlflowStore:
             NothingToLearn: If nothing was harvested yet.
         """
         if run_id is None:
-            newest = self.own.latest("harvest")
+            newest = self.latest("harvest")
             if newest is None:
                 raise NothingToLearn(
                     f"Nothing was harvested from {self.shown_uri} yet. Run `mlflow-meta harvest` "
                     "first."
                 )
-            return newest.info.run_id, self._dataset(newest)
+            return newest.run_id, self._dataset(newest.run_id)
         return run_id, self._dataset(run_id)
 
-    def _dataset(self, run: Run | str) -> MetaDataset:
-        return MetaDataset.from_parquet(self.own.file(run, names.DATASET_FILE))
+    def _dataset(self, run_id: str) -> MetaDataset:
+        return MetaDataset.from_parquet(self.file(run_id, names.DATASET_FILE))
 
-    @translated
-    def server_version(self) -> str:
-        """Version of the MLflow server; of the installed MLflow where the store is a database."""
-        if not self.uri.startswith("http"):
-            return str(mlflow.__version__)
-        from mlflow.utils.rest_utils import http_request
 
-        answer = http_request(
-            self.client._tracking_client.store.get_host_creds(), "/version", "GET", timeout=10
-        )
-        return answer.text.strip() if answer.ok else "unknown"
+def _read_part(
+    uri: str, database: str | None, curves: Sequence[str], experiments: Sequence[Experiment]
+) -> Runs:
+    """The runs of some experiments, read by a worker, which opens the store for itself."""
+    try:
+        store = MlflowStore(uri)
+        store.database = database
+        return store._read(experiments, lambda _: None, curves, None)
+    except StoreError as error:
+        raise type(error)(f"On the worker {socket.gethostname()}: {error}") from error

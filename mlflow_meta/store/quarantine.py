@@ -17,6 +17,7 @@ from mlflow_meta.store.texts import CUT_MARK
 
 ORPHAN_MS = 7 * 24 * 3600 * 1000  # a training that runs longer has most likely died unseen
 FAILED = "failed"
+ZOMBIE = "^(reaped|handed-back|given-up) "  # of how a run was ended that its training did not end
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ def reasons(runs: Runs, metrics: pa.Table, now_ms: int) -> Reasons:
     """
     n = len(runs)
     found = Reasons(np.full(n, "", dtype=object), np.full(n, "", dtype=object))
-    found.add(_reaped(runs), "zombie attempt", {})
+    found.add(_reaped(runs), "zombie attempt")
     _by_status(runs, found, now_ms)
     found.add(_parents(runs), "parent of nested runs")
     _by_metrics(metrics, n, found)
@@ -74,7 +75,9 @@ def _stored_for_junk(metrics: pa.Table) -> np.ndarray:
 
 def _reaped(runs: Runs) -> np.ndarray:
     reaped = np.zeros(len(runs), dtype=bool)
-    mask = pc.equal(runs.params["key"].cast(pa.string()), names.REAPED)
+    is_end = pc.equal(runs.params["key"].cast(pa.string()), names.ENDED)
+    word = pc.match_substring_regex(runs.params["value"].cast(pa.string()), ZOMBIE)
+    mask = pc.and_(is_end, word)
     reaped[runs.params["run"].filter(mask).to_numpy()] = True
     return reaped
 

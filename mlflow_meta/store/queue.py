@@ -1,43 +1,30 @@
-"""The queue of suggested runs: scheduled by us, claimed and finished by workers, read by people.
+"""The queue of suggested runs: claimed, kept alive, and ended by workers.
 
-Ownership. A SCHEDULED run that carries our rank belongs to the worker whose claim it holds, from
-the claim until it ends; before and after that, to nobody. No other run is changed.
+A worker owns a run from its claim on. It says that it is alive by a heartbeat; a reaper that sees
+none for a whole lease, on its own clock, ends the run and schedules the suggestion's next attempt,
+which is another run. How a run has ended is a write-once param, so that one of worker and reaper
+decides it; its status follows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
-import numpy as np
-import pandas as pd
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-
+from mlflow_meta.space.rejections import Verdict, decision_of
 from mlflow_meta.store import names
-from mlflow_meta.store.connection import translated
-from mlflow_meta.store.mlflow_store import MlflowStore
-from mlflow_meta.store.own_runs import origin
-from mlflow_meta.trials import Objective, Suggestion
+from mlflow_meta.store.contract import Record, RunStatus, Store
+from mlflow_meta.store.ledger import Ledger
+from mlflow_meta.store.publish import publish_again, put_right
 
-_SUGGESTED = [
-    "run_id",
-    "name",
-    "rank",
-    "status",
-    "created",
-    "version",
-    "batch",
-    "predicted",
-    "std",
-    "low",
-    "high",
-    "got",
-]
+LEASE_S = 300.0  # without a heartbeat, after which a worker is taken for dead
+SUSPICIOUS = 0.5  # of a lease: who was silent for so long is worth waiting for its end
+MAX_DEATHS = 3  # attempts of a suggestion whose workers died, until it is given up
+
+_REAPED, _HANDED_BACK, _GIVEN_UP = "reaped", "handed-back", "given-up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,232 +36,241 @@ class Scheduled:
         rank: 1 is to be trained first.
         params: Name -> text, exactly as written into the run.
         name: The run's name.
+        attempt: How often it was tried before, and 1.
+        tags: Name -> text, a person's decision among them.
     """
 
     run_id: str
     rank: int
     params: Mapping[str, str]
     name: str
+    attempt: int = 1
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
-@translated
-def schedule(
-    store: MlflowStore,
-    experiment_name: str,
-    suggestion: Suggestion,
-    objective: Objective,
-    *,
-    note: str,
-    tags: Mapping[str, str],
-) -> str:
-    """Write one suggestion as a SCHEDULED run of the experiment; its status comes last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A run that is ours alone.
 
-    The run has no parent, since MLflow's UI folds children away; its name says what it is.
-
-    Returns:
-        The new run's id.
+    Attributes:
+        run_id: The run.
+        token: Tells our claim from all others, and our lease.
     """
-    (experiment,) = store.experiments([experiment_name])
-    # MLflow's runs table shows some 20 characters of a name: the number must be among them.
-    name = f"suggested {suggestion.rank}: {suggestion.mean:.4g}"
-    all_tags = {
-        **origin(),
-        **tags,
-        names.RANK: str(suggestion.rank),
-        **_objective_tags(objective),
-        "mlflow.note.content": note,
-    }
-    run = store.client.create_run(experiment.experiment_id, tags=all_tags, run_name=name)
-    run_id = str(run.info.run_id)
-    predicted = names.PREDICTED + objective.metric
-    store.own.log(
-        run_id,
-        params=suggestion.config,
-        metrics={
-            predicted: _rounded(suggestion.mean),
-            f"{predicted}_std": _rounded(suggestion.std),
-            f"{predicted}_low": _rounded(suggestion.low),
-            f"{predicted}_high": _rounded(suggestion.high),
-        },
-    )
-    store.client.update_run(run_id, status="SCHEDULED")
-    return run_id
+
+    run_id: str
+    token: str
 
 
-@translated
-def share_view(
-    store: MlflowStore, experiment_name: str, objective: Objective, param_names: Sequence[str]
-) -> str:
-    """Save a view of the runs table that shows predictions, results and params as columns.
+class Lost(str, Enum):
+    """Why a claimed run is ours no longer."""
 
-    MLflow's UI lists it under Views. By default its table shows neither metrics nor params.
-
-    Returns:
-        The address of the view, from the server's root; other UIs than 3.17's may ignore it.
-    """
-    (experiment,) = store.experiments([experiment_name])
-    predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_std", *objective.spellings]
-    columns = [
-        *(f"metrics.`{name}`" for name in metrics),
-        *(f"params.`{name}`" for name in param_names),
-    ]
-    now_ms = int(time.time() * 1000)
-    view = {
-        "name": f"Suggested for {objective.metric}",
-        "createdAt": now_ms,
-        "updatedAt": now_ms,
-        "state": json.dumps({"selectedColumns": columns}),
-    }
-    key = hashlib.sha256(objective.metric.encode()).hexdigest()[:32]
-    store.client.set_experiment_tag(
-        experiment.experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view)
-    )
-    return (
-        f"/#/experiments/{experiment.experiment_id}/runs"
-        f"?workflowType=machine_learning&viewStateShareKey={key}"
-    )
+    ENDED = "it was ended by another worker"
+    KILLED = "it was killed by a person"
 
 
-@translated
-def scheduled(store: MlflowStore, experiment_name: str) -> list[Scheduled]:
+def waiting(ledger: Ledger) -> list[Scheduled]:
     """The suggested runs that wait in an experiment, those of the best rank first.
 
-    Of one rank, the oldest comes first.
+    Of one rank, the oldest comes first. Runs that the ledger does not name are not ours.
     """
-    (experiment,) = store.experiments([experiment_name])
-    runs = store.runs([experiment.experiment_id], "attributes.status = 'SCHEDULED'")
-    runs = [run for run in runs if run.data.tags.get(names.RANK, "").isdecimal()]
-    runs.sort(key=lambda run: (int(run.data.tags[names.RANK]), run.info.start_time))
-    return [
-        Scheduled(
-            run_id=run.info.run_id,
-            rank=int(run.data.tags[names.RANK]),
-            params=_own_params(run),
-            name=run.info.run_name or run.info.run_id,
-        )
-        for run in runs
+    entries = ledger.entries()
+    records = [
+        record
+        for record in ledger.store.search_runs(ledger.experiment_id, status="SCHEDULED", rank=None)
+        if record.tags[names.RANK].isdecimal()
+        and names.CLAIM not in record.params
+        and entries.get(record.tags.get(names.KEY, "")) == record.run_id
     ]
+    records.sort(key=lambda record: (int(record.tags[names.RANK]), record.start_ms))
+    return [_scheduled(record) for record in records]
 
 
-@translated
-def claim(store: MlflowStore, run_id: str, *, tags: Mapping[str, str]) -> bool:
-    """Take a SCHEDULED run; True for exactly one of all workers that try, and `tags` are set.
+def claim(
+    store: Store, run_id: str, *, tags: Mapping[str, str], lease_s: float = LEASE_S
+) -> Claim | None:
+    """Take a SCHEDULED run; not None for exactly one of all that try, and `tags` are set.
 
     A param is written once: of several workers that log their own token, one wins. Nothing
-    else in MLflow is such a compare-and-set.
+    else in MLflow is such a compare-and-set. The token has the worker's lease, so that no reaper
+    with a shorter one ever sees the claim without it.
     """
-    token = uuid.uuid4().hex
-    try:
-        store.client.log_param(run_id, names.CLAIM, token)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-    run = store.client.get_run(run_id)
-    if run.data.params.get(names.CLAIM) != token or run.info.status != "SCHEDULED":
+    token = f"{uuid.uuid4().hex} {lease_s:.3f}"
+    store.log_once(run_id, names.CLAIM, token)
+    record = store.get_run(run_id)
+    if record.params.get(names.CLAIM) != token:
+        return None
+    if record.status != "SCHEDULED" or decision_of(record.tags).verdict is Verdict.REJECTED:
+        claimed = Claim(run_id=run_id, token=token)  # a person was faster: it is not to be trained
+        finish(store, claimed, "KILLED")
+        return None
+    started = {names.STARTED_MS: str(int(time.time() * 1000)), names.HEARTBEAT: f"{token} 0"}
+    store.log_batch(run_id, tags={**tags, **started})
+    store.set_status(run_id, "RUNNING")
+    return Claim(run_id=run_id, token=token)
+
+
+def beat(store: Store, claimed: Claim, n: int) -> Lost | None:
+    """Say that the worker is alive, for the n-th time; not None if the run is ours no longer."""
+    store.log_batch(claimed.run_id, tags={names.HEARTBEAT: f"{claimed.token} {n}"})
+    record = store.get_run(claimed.run_id)
+    if names.ENDED in record.params:
+        return Lost.ENDED
+    return Lost.KILLED if record.status == "KILLED" else None
+
+
+def finish(store: Store, claimed: Claim, status: RunStatus) -> bool:
+    """End a claimed run; False if it was ended by somebody else before, and it stays so.
+
+    A status that the training has given it itself stays as it is, unless it says FINISHED and the
+    training has failed.
+    """
+    if not _ended(store, claimed.run_id, f"{status} {claimed.token}"):
         return False
-    store.own.log(run_id, tags={**tags, names.STARTED_MS: str(int(time.time() * 1000))})
-    store.client.update_run(run_id, status="RUNNING")
+    found = store.get_run(claimed.run_id).status
+    if found in ("RUNNING", "SCHEDULED") or (found == "FINISHED" and status != "FINISHED"):
+        store.set_status(claimed.run_id, status)
     return True
 
 
-@translated
-def finish(store: MlflowStore, run_id: str, *, succeeded: bool) -> None:
-    """End a claimed run; one that its own training has ended already stays as it is."""
-    status = store.client.get_run(run_id).info.status
-    if status in ("RUNNING", "SCHEDULED"):
-        store.own.end(run_id, "FINISHED" if succeeded else "FAILED")
-    elif status == "FINISHED" and not succeeded:
-        store.own.end(run_id, "FAILED")
-
-
-@translated
-def suggested_configs(store: MlflowStore, experiment_name: str) -> list[dict[str, str]]:
-    """All that was ever suggested for an experiment, as texts; not to be suggested again."""
-    (experiment,) = store.experiments([experiment_name])
-    runs = store.runs([experiment.experiment_id], f"tags.`{names.RANK}` != ''")
-    return [_own_params(run) for run in runs]
-
-
-@translated
-def suggested_objectives(store: MlflowStore, experiment_name: str) -> list[Objective]:
-    """What the suggestions in an experiment were to improve; of one metric, what the last was."""
-    (experiment,) = store.experiments([experiment_name])
-    runs = store.runs([experiment.experiment_id], f"tags.`{names.RANK}` != ''")
-    stated = {}
-    for run in sorted(runs, key=lambda run: run.info.start_time):
-        tags = run.data.tags
-        if names.METRIC in tags and names.DIRECTION in tags:
-            stated[tags[names.METRIC]] = _objective_of(tags)
-    return [stated[metric] for metric in sorted(stated)]
-
-
-def _objective_tags(objective: Objective) -> dict[str, str]:
-    tags = {names.METRIC: objective.metric, names.DIRECTION: objective.direction.value}
-    if objective.aliases:
-        tags[names.ALIASES] = json.dumps(objective.aliases)
-    if objective.at != "last":
-        tags[names.AT] = objective.at
-    return tags
-
-
-def _objective_of(tags: Mapping[str, str]) -> Objective:
-    data = {"metric": tags[names.METRIC], "direction": tags[names.DIRECTION]}
-    aliases = json.loads(tags.get(names.ALIASES, "[]"))
-    return Objective.from_dict({**data, "aliases": aliases, "at": tags.get(names.AT, "last")})
-
-
-@translated
-def suggested(store: MlflowStore, experiment_name: str, objective: Objective) -> pd.DataFrame:
-    """What was suggested for an experiment, what was predicted, and what came of it.
+def hand_back(ledger: Ledger, claimed: Claim) -> str | None:
+    """End a claimed run that was not trained to its end, and schedule its suggestion again.
 
     Returns:
-        One row for each run suggested for the objective's metric, the newest suggestion first and
-        each in the order of ranks: `run_id`, `name`, `rank`, `status`, `created` (UTC), `version`
-        (of the meta-model), `predicted`, `std`, `low`, `high` (80% interval) and `got`, the last
-        value; in the metric's own units, NaN for what is not known yet. And `params.<name>` as
-        texts.
+        The run of the next attempt; None if the run was ended by somebody else before.
     """
-    (experiment,) = store.experiments([experiment_name])
-    runs = store.runs([experiment.experiment_id], "")
-    rows = [
-        _suggested_row(run, objective)
-        for run in runs
-        if run.data.tags.get(names.METRIC) == objective.metric
-        and run.data.tags.get(names.RANK, "").isdecimal()
+    if not _ended(ledger.store, claimed.run_id, f"{_HANDED_BACK} {claimed.token}"):
+        return None
+    return follow(ledger, ledger.store.get_run(claimed.run_id))
+
+
+def _ended(store: Store, run_id: str, mark: str) -> bool:
+    """Whether it is by us that a run ends; if not, its status is what the others have said."""
+    if store.log_once(run_id, names.ENDED, mark) == mark:
+        return True
+    put_right(store, store.get_run(run_id))
+    return False
+
+
+def reap(ledger: Ledger, record: Record) -> str | None:
+    """End a run whose worker is dead, and schedule its suggestion again.
+
+    Returns:
+        The run of the next attempt; None if there is none: the run had ended after all, or its
+        workers have died too often.
+    """
+    word = _REAPED if _deaths(record) + 1 < MAX_DEATHS else _GIVEN_UP
+    ledger.store.log_once(record.run_id, names.ENDED, f"{word} {uuid.uuid4().hex}")
+    return follow(ledger, ledger.store.get_run(record.run_id))
+
+
+def follow(ledger: Ledger, record: Record) -> str | None:
+    """Do what follows from how a run was ended, whoever has ended it; the next attempt, if any."""
+    following = None
+    if is_superseded(record):
+        is_death = record.params[names.ENDED].startswith(_REAPED)
+        following = publish_again(ledger, record, deaths=_deaths(record) + is_death)
+        ledger.store.set_status(record.run_id, "KILLED")
+    else:
+        put_right(ledger.store, record)
+    return following
+
+
+def is_superseded(record: Record) -> bool:
+    """Whether another attempt follows this one."""
+    return record.params.get(names.ENDED, "").partition(" ")[0] in (_REAPED, _HANDED_BACK)
+
+
+def is_rejected(record: Record) -> bool:
+    """Whether a person does not want a run to be trained that waits."""
+    return (
+        record.status == "SCHEDULED"
+        and names.CLAIM not in record.params
+        and decision_of(record.tags).verdict is Verdict.REJECTED
+    )
+
+
+def reject(store: Store, run_id: str) -> bool:
+    """End a waiting run that a person has rejected; False if a worker was faster."""
+    if store.log_once(run_id, names.CLAIM, "rejected") != "rejected":
+        return False
+    store.set_status(run_id, "KILLED")
+    return True
+
+
+@dataclass(slots=True)
+class Watch:
+    """Which claimed runs have shown no heartbeat for how long, as one process has seen it.
+
+    No clocks of two machines are compared: a lease begins when this process sees a heartbeat for
+    the first time, so that a reaper that has just started waits for a whole lease.
+    """
+
+    lease_s: float
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _alive: set[str] = field(default_factory=set)
+
+    def look(self, records: Sequence[Record], asked: float, now: float) -> list[Record]:
+        """Those whose worker is dead.
+
+        Args:
+            records: All claimed runs that have not ended, as `claimed_runs` has them.
+            asked: When they were asked for, on a clock of this machine that never goes back, in
+                seconds. We may have been stopped between that and `now`, for longer than a lease.
+            now: Not before they were answered.
+        """
+        dead = []
+        current = {}
+        for record in records:
+            mark = f"{record.params[names.CLAIM]} {record.tags.get(names.HEARTBEAT, '')}"
+            last, since = self._seen.get(record.run_id, ("", now))
+            lease_s = max(self.lease_s, _lease(record))
+            if mark != last and last:
+                self._alive.add(record.run_id)
+            elif now - since >= SUSPICIOUS * lease_s:
+                self._alive.discard(record.run_id)
+            current[record.run_id] = (mark, since if mark == last else now)
+            if mark == last and asked - since >= lease_s:
+                dead.append(record)
+        self._seen = current
+        return dead
+
+    def is_alive(self, run_id: str) -> bool:
+        """Whether a run's heartbeat was seen to change lately."""
+        return run_id in self._alive
+
+
+def claimed_runs(ledger: Ledger) -> list[Record]:
+    """The runs of an experiment that are claimed and have not ended, by their status."""
+    records = [
+        *ledger.store.search_runs(ledger.experiment_id, status="RUNNING", key=None),
+        *ledger.store.search_runs(ledger.experiment_id, status="SCHEDULED", key=None),
     ]
-    frame = pd.DataFrame(rows, columns=None if rows else _SUGGESTED)
-    last = frame.groupby("batch")["created"].transform("max")
-    ordered = frame.assign(last=last).sort_values(["last", "rank"], ascending=[False, True])
-    return ordered.drop(columns=["last", "batch"]).reset_index(drop=True)
+    return [record for record in records if names.CLAIM in record.params]
 
 
-def _suggested_row(run: Run, objective: Objective) -> dict[str, object]:
-    metrics, tags = run.data.metrics, run.data.tags
-    predicted = names.PREDICTED + objective.metric
-    got = [metrics[name] for name in objective.spellings if np.isfinite(metrics.get(name, np.nan))]
-    return {
-        "run_id": run.info.run_id,
-        "name": run.info.run_name,
-        "rank": int(tags[names.RANK]),
-        "status": run.info.status,
-        "created": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
-        "version": tags.get(names.MODEL_VERSION, ""),
-        "batch": tags.get(names.BATCH, ""),
-        "predicted": metrics.get(predicted, np.nan),
-        "std": metrics.get(f"{predicted}_std", np.nan),
-        "low": metrics.get(f"{predicted}_low", np.nan),
-        "high": metrics.get(f"{predicted}_high", np.nan),
-        "got": got[0] if got and run.info.status == "FINISHED" else np.nan,
-        **{f"params.{k}": v for k, v in _own_params(run).items()},
-    }
+def _deaths(record: Record) -> int:
+    text = record.tags.get(names.DEATHS, "0")
+    return int(text) if text.isdecimal() else 0
 
 
-def _rounded(value: float) -> float:
-    """To 6 digits: the UI shows every one there is, and a prediction has no more."""
-    return float(f"{value:.6g}")
+def _lease(record: Record) -> float:
+    """The lease of who has claimed it, in seconds; 0 where it has not said."""
+    text = record.params.get(names.CLAIM, "").partition(" ")[2]
+    return float(text) if text.replace(".", "", 1).isdecimal() else 0.0
 
 
-def _own_params(run: Run) -> dict[str, str]:
+def _scheduled(record: Record) -> Scheduled:
+    attempt = record.tags.get(names.ATTEMPT, "1")
+    return Scheduled(
+        run_id=record.run_id,
+        rank=int(record.tags[names.RANK]),
+        params=own_params(record),
+        name=record.name,
+        attempt=int(attempt) if attempt.isdecimal() else 1,
+        tags=record.tags,
+    )
+
+
+def own_params(record: Record) -> dict[str, str]:
     """The params of the training, without ours."""
-    return {k: v for k, v in run.data.params.items() if not k.startswith(names.PREFIX)}
+    return {k: v for k, v in record.params.items() if not k.startswith(names.PREFIX)}

@@ -26,13 +26,22 @@ from mlflow_meta.models import ZOO, MetaModel
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
+from mlflow_meta.store.mlflow_runs import PAGE
 from mlflow_meta.store.mlflow_store import MlflowStore
+from mlflow_meta.store.patience import ATTEMPTS, Unsure, cause, waits
+from mlflow_meta.store.permissions import (
+    REFUSED,
+    check_may_edit_model,
+    needing,
+    user,
+)
 from mlflow_meta.trials import Objective
 
 _PACKAGE = Path(__file__).parent.parent
 _FILES = "meta_model"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; no such alias
 _CARD = "card.json"
+_NOTHING = "Nothing was written."
 MAX_COLUMNS = 500  # that fit into what MLflow keeps of a data set's schema
 _REQUIREMENTS = ("lightgbm", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy")
 
@@ -147,7 +156,7 @@ def register(
     Args:
         store: The tracking store, which is the registry too.
         run_id: The training run that the model belongs to.
-        name: The registered model's name.
+        name: The registered model's name, which `reserve` has seen.
         files: As `pack` gives them.
         example: Rows of raw params, for the signature and the input example.
         as_champion: Whether the new version takes over the alias.
@@ -155,7 +164,6 @@ def register(
     Returns:
         The new version.
     """
-    objective = unpack(files).objective
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, _FILES)
         data.mkdir()
@@ -172,14 +180,32 @@ def register(
         )
         folder = str(Path(scratch, names.MODEL_FOLDER))
         store.client.log_artifacts(run_id, folder, names.MODEL_FOLDER)
-    _check_owner(store, name, objective)
     run = store.client.get_run(run_id)
-    version = store.client.create_model_version(
-        name, f"{run.info.artifact_uri}/{names.MODEL_FOLDER}", run_id
-    )
-    if as_champion:
-        store.client.set_registered_model_alias(name, names.CHAMPION, version.version)
+    source = f"{run.info.artifact_uri}/{names.MODEL_FOLDER}"
+    with needing("EDIT", _named(name)):
+        version = _create_version(store, name, source, run_id)
+        if as_champion:
+            store.client.set_registered_model_alias(name, names.CHAMPION, version.version)
     return str(version.version)
+
+
+def _create_version(store: MlflowStore, name: str, source: str, run_id: str) -> ModelVersion:
+    """The version of a run's model; one that was made before an answer was lost is found again."""
+    began = store.patience.clock.monotonic()
+    for attempt, wait in enumerate(waits(), start=1):
+        try:
+            return store.client.create_model_version(name, source, run_id)
+        except MlflowException as error:
+            unsure = cause(error, Unsure)
+            if unsure is None or (attempt >= ATTEMPTS and not unsure.is_for_now):
+                raise
+            of_run = store.client.search_model_versions(f"run_id = '{run_id}'")
+            if made := [version for version in of_run if version.name == name]:
+                return min(made, key=lambda version: int(version.version))
+            if store.patience.left_s(began) <= wait:
+                raise
+        store.patience.clock.sleep(wait)
+    raise AssertionError("`waits` has no end")
 
 
 @translated
@@ -196,14 +222,20 @@ def champion(
     Raises:
         NoModel: If there is none, or several and it was not said which.
     """
-    wanted, version = _champion_version(store, metric, name)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = f"{names.MODEL_FOLDER}/artifacts/{_FILES}"
-        folder = Path(store.client.download_artifacts(str(version.run_id), path, scratch))
-        files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    packed = unpack(files)
+    return _loaded(store, *_champion_version(store, metric, name))
+
+
+@translated
+def version_of(store: MlflowStore, name: str, version: str) -> Registered:
+    """A version of a registered meta-model, be it the champion or not."""
+    return _loaded(store, name, store.client.get_model_version(name, version))
+
+
+def _loaded(store: MlflowStore, name: str, version: ModelVersion) -> Registered:
+    folder = f"{names.MODEL_FOLDER}/artifacts/{_FILES}"
+    packed = unpack(store.files(str(version.run_id), folder))
     return Registered(
-        name=wanted,
+        name=name,
         version=str(version.version),
         run_id=str(version.run_id),
         model=packed.model,
@@ -223,26 +255,40 @@ def _champion_version(
     else:
         # Of a metric's several spellings the first names the model; a comma may be in a name too.
         tried = list(dict.fromkeys(model_name(m) for m in (metric, metric.partition(",")[0])))
+    hidden = False
     for wanted in tried:
         try:
             return wanted, store.client.get_model_version_by_alias(wanted, names.CHAMPION)
         except MlflowException as error:
-            if error.error_code not in _ABSENT:
-                raise  # a server that refuses or fails has not said that there is no model
+            if error.get_http_status_code() == REFUSED:
+                hidden = True  # also where there is none: the server does not tell which
+            elif error.error_code not in _ABSENT:
+                raise  # a server that fails has not said that there is no model
     what = f"for the metric {metric!r} " if metric else ""
     raise NoModel(
         f"There is no meta-model {what}yet: the registry has no {tried[-1]!r} with the alias "
         f"{names.CHAMPION!r}. Run `mlflow-meta train"
         + (f" --metric {shlex.quote(metric)}`." if metric else "`.")
+        + (
+            f" Or {user()} lacks the permission READ on it: ask the administrator."
+            if hidden
+            else ""
+        )
     )
 
 
 def _only_model(store: MlflowStore) -> str:
-    ours = [
-        model.name
-        for model in store.client.search_registered_models(max_results=1000)
-        if names.METRIC in (model.tags or {}) and names.CHAMPION in (model.aliases or {})
-    ]
+    # MLflow's client would ask for models that are no prompts, of which servers before 2.22 know
+    # nothing: they find none.
+    registry = store.client._get_registry_client().store
+    ours: list[str] = []
+    token = None
+    while True:
+        page = registry.search_registered_models(f"tags.`{names.METRIC}` != ''", PAGE, None, token)
+        ours += [model.name for model in page if names.CHAMPION in (model.aliases or {})]
+        token = page.token
+        if not token:
+            break
     if not ours:
         raise NoModel("No meta-model has been trained yet. Run `mlflow-meta train --metric NAME`.")
     if len(ours) > 1:
@@ -252,24 +298,57 @@ def _only_model(store: MlflowStore) -> str:
     return str(ours[0])
 
 
-def _check_owner(store: MlflowStore, name: str, objective: Objective) -> None:
-    """Make the registered model, or see that the one of that name predicts the same metric."""
-    try:
-        tags = store.client.get_registered_model(name).tags or {}
-    except MlflowException as error:
-        if error.error_code not in _ABSENT:
-            raise
-        store.client.create_registered_model(
-            name,
-            tags={names.METRIC: objective.metric, names.DIRECTION: objective.direction.value},
-            description=f"Predicts the {objective.metric} of a configuration without training it.",
-        )
-        return
+@translated
+def reserve(store: MlflowStore, name: str, objective: Objective) -> None:
+    """See that a meta-model may be registered by this name; make the name where there is none.
+
+    To be called before anything of a training is written.
+
+    Raises:
+        StoreRefused: If the registered model of that name predicts another metric.
+        NoPermission: If this user may not write to it.
+    """
+    tags = _tags_of(store, name)
+    if tags is None:
+        try:
+            _make(store, name, objective)
+            return
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Hidden from this user, or made meanwhile, be it by a request of ours that was sent twice.
+        with needing("EDIT", _named(name), note=_NOTHING):
+            tags = store.client.get_registered_model(name).tags or {}
     if tags.get(names.METRIC) != objective.metric:
         raise StoreRefused(
             f"The registered model {name!r} predicts {tags.get(names.METRIC)!r}, not "
             f"{objective.metric!r}. Pass another name by --model-name."
         )
+    check_may_edit_model(store.client, name)
+
+
+def _tags_of(store: MlflowStore, name: str) -> Mapping[str, str] | None:
+    """A registered model's tags; None where there is none, or none that the server shows."""
+    try:
+        return store.client.get_registered_model(name).tags or {}
+    except MlflowException as error:
+        # A server with accounts may refuse this, too, where there is none.
+        if error.error_code not in _ABSENT and error.get_http_status_code() != REFUSED:
+            raise
+        return None
+
+
+def _make(store: MlflowStore, name: str, objective: Objective) -> None:
+    with needing("EDIT", _named(name), note=_NOTHING):
+        store.client.create_registered_model(
+            name,
+            tags={names.METRIC: objective.metric, names.DIRECTION: objective.direction.value},
+            description=f"Predicts the {objective.metric} of a configuration without training it.",
+        )
+
+
+def _named(name: str) -> str:
+    return f"the registered model {name!r}"
 
 
 def _signature(example: pd.DataFrame) -> ModelSignature:

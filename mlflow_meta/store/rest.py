@@ -7,14 +7,13 @@ one that is deleted while they are followed. A start time never changes.
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
@@ -24,10 +23,10 @@ from mlflow.protos.service_pb2 import SearchRuns
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.rest_utils import http_request
 from requests import Response
-from requests.exceptions import RequestException
 
-from mlflow_meta.errors import StoreRefused, Unreachable
+from mlflow_meta.errors import StoreRefused
 from mlflow_meta.store.answers import as_columns, runs_in
+from mlflow_meta.store.patience import patiently
 from mlflow_meta.store.runs import Runs, joined
 from mlflow_meta.store.texts import without_secrets
 
@@ -35,13 +34,9 @@ PAGE = 500  # runs of one request: some 3 MB, and a second of the server's time
 LARGEST_PAGE = 50_000  # MLflow's own limit; for runs that all began in the same millisecond
 SIDE_BY_SIDE = 4  # requests at a time: as many as `mlflow server` has workers by default
 IDS = 100  # run ids in one filter
-ATTEMPTS = 6
-FIRST_WAIT_S = 0.1  # before the second attempt; doubled before each further one
-FINAL = (401, 403, 404)  # answers that asking again does not change
 
 Ask = Callable[[dict[str, Any]], bytes]
 Check = Callable[[int], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ def over(client: MlflowClient) -> Ask:
             credentials(),  # type: ignore[misc]
             "/api/2.0/mlflow/runs/search",
             "POST",
-            max_retries=0,  # the caller asks again, for more reasons than MLflow does
+            max_retries=0,  # `PatientAdapter` asks again, for more reasons than MLflow does
             raise_on_status=False,
             json=body,
         )
@@ -108,7 +103,7 @@ def read_rest(ask: Ask, experiment_ids: Sequence[str], check: Check = lambda _: 
         check: Called with how many runs have been read so far; what it raises ends the reading.
 
     Raises:
-        Unreachable: If the server does not answer, after several attempts.
+        TryLater: If the server does not answer, for as long as it is waited for.
         StoreRefused: If this user may not read.
     """
     if not experiment_ids:
@@ -127,7 +122,7 @@ def read_changed(
     """The active runs that began or ended since a time, and of those that were open then.
 
     Raises:
-        Unreachable: If the server does not answer, after several attempts.
+        TryLater: If the server does not answer, for as long as it is waited for.
     """
     if not experiment_ids:
         return Runs.empty()
@@ -214,23 +209,6 @@ def _page(
     cuts[-1] = high
     spans = pairwise(cuts.tolist())
     return as_columns(runs), [*(Window(a + 1, b) for a, b in spans if b > a), *rest]
-
-
-def patiently(request: Callable[[], T]) -> T:
-    """The answer to a request that may be repeated as often as it takes."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return request()
-        except (MlflowException, RequestException, ValueError, OSError) as error:
-            status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
-            if status in FINAL:
-                raise
-            failure = " ".join(str(error).split())[:300]
-            time.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1))
-    raise Unreachable(
-        f"The tracking server did not answer {ATTEMPTS} times: {failure}. Nothing was written; "
-        "run the same command again when it is back."
-    )
 
 
 def _parts(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -1,4 +1,4 @@
-"""Checks that any implementation of our protocols must pass, ours and yours."""
+"""What any `MetaModel` must do."""
 
 from collections.abc import Callable
 

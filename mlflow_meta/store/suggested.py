@@ -1,0 +1,227 @@
+"""What was suggested for an experiment, as people and the next search see it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlflow_meta.space.rejections import Rejection, Verdict, decision_of
+from mlflow_meta.store import names
+from mlflow_meta.store.connection import translated
+from mlflow_meta.store.contract import Record, Store
+from mlflow_meta.store.mlflow_store import MlflowStore
+from mlflow_meta.store.plans import Item, digest
+from mlflow_meta.store.publish import DISCARDED, is_draft
+from mlflow_meta.store.queue import is_superseded, own_params
+from mlflow_meta.trials import Objective, Suggestion
+
+_SUGGESTED = [
+    "run_id",
+    "name",
+    "rank",
+    "status",
+    "created",
+    "version",
+    "batch",
+    "predicted",
+    "std",
+    "low",
+    "high",
+    "got",
+]
+
+
+@translated
+def share_view(
+    store: MlflowStore, experiment_name: str, objective: Objective, param_names: Sequence[str]
+) -> str:
+    """Save a view of the runs table that shows predictions, results and params as columns.
+
+    MLflow's UI lists it under Views. By default its table shows neither metrics nor params.
+
+    Returns:
+        The address of the view, from the server's root; other UIs than 3.17's may ignore it.
+    """
+    experiment_id = store.experiment_id(experiment_name)
+    predicted = names.PREDICTED + objective.metric
+    metrics = [predicted, f"{predicted}_std", *objective.spellings]
+    columns = [
+        *(f"metrics.`{name}`" for name in metrics),
+        *(f"params.`{name}`" for name in param_names),
+    ]
+    now_ms = int(time.time() * 1000)
+    view = {
+        "name": f"Suggested for {objective.metric}",
+        "createdAt": now_ms,
+        "updatedAt": now_ms,
+        "state": json.dumps({"selectedColumns": columns}),
+    }
+    key = hashlib.sha256(objective.metric.encode()).hexdigest()[:32]
+    store.client.set_experiment_tag(
+        experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view)
+    )
+    return (
+        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={key}"
+    )
+
+
+def suggested_configs(store: Store, experiment_name: str) -> list[dict[str, str]]:
+    """All that was ever suggested for an experiment, as texts; not to be suggested again."""
+    return [own_params(record) for record in _records(store, experiment_name)]
+
+
+def suggested_objectives(store: Store, experiment_name: str) -> list[Objective]:
+    """What the suggestions in an experiment were to improve; of one metric, what the last was."""
+    stated = {}
+    for record in _records(store, experiment_name):
+        tags = record.tags
+        if names.METRIC in tags and names.DIRECTION in tags:
+            stated[tags[names.METRIC]] = _objective_of(tags)
+    return [stated[metric] for metric in sorted(stated)]
+
+
+def rejections(store: Store, experiment_name: str) -> list[Rejection]:
+    """What people have rejected of it, and why, the oldest suggestion first."""
+    decided = [(record, decision_of(record.tags)) for record in _records(store, experiment_name)]
+    return [
+        Rejection(run=record.name, config=own_params(record), reason=decision.reason)
+        for record, decision in decided
+        if decision.verdict is Verdict.REJECTED and not is_superseded(record)
+    ]
+
+
+def _records(store: Store, experiment_name: str) -> list[Record]:
+    """The runs of all suggestions that were published, the oldest first."""
+    return [
+        record
+        for record in store.search_runs(store.experiment_id(experiment_name), rank=None)
+        if record.tags[names.RANK].isdecimal()
+        and not is_draft(record)
+        and record.params.get(names.CLAIM) != DISCARDED
+    ]
+
+
+def item(
+    suggestion: Suggestion,
+    objective: Objective,
+    task: str,
+    *,
+    note: str,
+    tags: Mapping[str, str],
+) -> Item:
+    """A suggestion as a run to be.
+
+    The run has no parent, since MLflow's UI folds children away; its name says what it is.
+
+    Args:
+        suggestion: What to train, and what is predicted.
+        objective: What it is to improve.
+        task: What it is for. Of one task, equal configurations are the same suggestion.
+        note: The run's description, as `note` makes it.
+        tags: Its other tags.
+    """
+    params = {name: str(value) for name, value in suggestion.config.items()}
+    predicted = names.PREDICTED + objective.metric
+    return Item(
+        suggestion=digest([params, task]),
+        # MLflow's runs table shows some 20 characters of a name: the number must be among them.
+        name=f"suggested {suggestion.rank}: {suggestion.mean:.4g}",
+        params=params,
+        metrics={
+            predicted: _rounded(suggestion.mean),
+            f"{predicted}_std": _rounded(suggestion.std),
+            f"{predicted}_low": _rounded(suggestion.low),
+            f"{predicted}_high": _rounded(suggestion.high),
+        },
+        tags={
+            **tags,
+            names.RANK: str(suggestion.rank),
+            names.TASK: task,
+            **_objective_tags(objective),
+            "mlflow.note.content": note,
+        },
+    )
+
+
+def note(item: Suggestion, experiment_name: str, *, title: str, said: str, origin: str = "") -> str:
+    """The description of a suggested run, which the UI shows as Markdown.
+
+    Args:
+        item: The suggestion.
+        experiment_name: Where it waits.
+        title: Its first words.
+        said: What is expected of it.
+        origin: What has predicted that, as a sentence.
+    """
+    params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
+    work = f"`mlflow-meta work -e '{experiment_name}' -- python train.py`"
+    end = f"{origin} While it is scheduled, {work} trains it.".strip()
+    parts = [f"**{title}** by mlflow-meta.", said, f"| param | value |\n|---|---|\n{params}", end]
+    return "\n\n".join(parts) + "\n"
+
+
+def _objective_tags(objective: Objective) -> dict[str, str]:
+    tags = {names.METRIC: objective.metric, names.DIRECTION: objective.direction.value}
+    if objective.aliases:
+        tags[names.ALIASES] = json.dumps(objective.aliases)
+    if objective.at != "last":
+        tags[names.AT] = objective.at
+    return tags
+
+
+def _objective_of(tags: Mapping[str, str]) -> Objective:
+    data = {"metric": tags[names.METRIC], "direction": tags[names.DIRECTION]}
+    aliases = json.loads(tags.get(names.ALIASES, "[]"))
+    return Objective.from_dict({**data, "aliases": aliases, "at": tags.get(names.AT, "last")})
+
+
+def suggested(store: Store, experiment_name: str, objective: Objective) -> pd.DataFrame:
+    """What was suggested for an experiment, what was predicted, and what came of it.
+
+    Returns:
+        One row for each run suggested for the objective's metric, the newest suggestion first and
+        each in the order of ranks: `run_id`, `name`, `rank`, `status`, `created` (UTC), `version`
+        (of the meta-model), `predicted`, `std`, `low`, `high` (80% interval) and `got`, the last
+        value; in the metric's own units, NaN for what is not known yet. And `params.<name>` as
+        texts. Of several attempts the last one.
+    """
+    rows = [
+        _row(record, objective)
+        for record in _records(store, experiment_name)
+        if record.tags.get(names.METRIC) == objective.metric and not is_superseded(record)
+    ]
+    frame = pd.DataFrame(rows, columns=None if rows else _SUGGESTED)
+    last = frame.groupby("batch")["created"].transform("max")
+    ordered = frame.assign(last=last).sort_values(["last", "rank"], ascending=[False, True])
+    return ordered.drop(columns=["last", "batch"]).reset_index(drop=True)
+
+
+def _row(record: Record, objective: Objective) -> dict[str, object]:
+    metrics, tags = record.metrics, record.tags
+    predicted = names.PREDICTED + objective.metric
+    got = [metrics[name] for name in objective.spellings if np.isfinite(metrics.get(name, np.nan))]
+    return {
+        "run_id": record.run_id,
+        "name": record.name,
+        "rank": int(tags[names.RANK]),
+        "status": record.status,
+        "created": pd.Timestamp(record.start_ms, unit="ms", tz="UTC"),
+        "version": tags.get(names.MODEL_VERSION, ""),
+        "batch": tags.get(names.SUGGEST_RUN, ""),
+        "predicted": metrics.get(predicted, np.nan),
+        "std": metrics.get(f"{predicted}_std", np.nan),
+        "low": metrics.get(f"{predicted}_low", np.nan),
+        "high": metrics.get(f"{predicted}_high", np.nan),
+        "got": got[0] if got and record.status == "FINISHED" else np.nan,
+        **{f"params.{k}": v for k, v in own_params(record).items()},
+    }
+
+
+def _rounded(value: float) -> float:
+    """To 6 digits: the UI shows every one there is, and a prediction has no more."""
+    return float(f"{value:.6g}")
