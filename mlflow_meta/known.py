@@ -36,9 +36,9 @@ class Known:
     experiment_ids: Mapping[str, str]
 
 
-def known_to(store: MlflowStore, champion: Registered) -> Known:
-    """What the newest harvest and a champion know of the champion's objective."""
-    newest_run_id, newest = store.dataset()
+def known_to(store: MlflowStore, champion: Registered, harvest_run_id: str | None = None) -> Known:
+    """What a harvest, the newest if None, and a champion know of the champion's objective."""
+    newest_run_id, newest = store.dataset(harvest_run_id)
     same = newest_run_id == champion.harvest_run_id
     learned = newest if same else store.dataset(champion.harvest_run_id)[1]
     task_param = learned.task_param(champion.tasks_by)

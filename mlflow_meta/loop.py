@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from typing import IO
 
 import numpy as np
 
+from mlflow_meta.cluster import Cluster
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import BadCommand
 from mlflow_meta.services.harvest import harvest
@@ -20,7 +22,7 @@ from mlflow_meta.services.report import Report, report
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.services.train import Training, train
 from mlflow_meta.services.update import Update, update
-from mlflow_meta.services.work import Execution, work
+from mlflow_meta.services.work import Execution, Rules, work, work_elsewhere
 from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.store import MlflowStore
 from mlflow_meta.trials import At, Direction, Suggestions
@@ -73,7 +75,9 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     learn_from: Sequence[str] = (),
     space: SearchSpace | None = None,
     where: Sequence[str] = (),
+    rules: Rules | None = None,
     output: IO[str] | int | None = None,
+    cluster: Cluster | None = None,
     rng: np.random.Generator | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
@@ -93,7 +97,10 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         learn_from: Names of the experiments to learn from beside it; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
         where: Conditions that narrow the space, as `space.narrowed` takes them.
+        rules: How to work; None for one training after the other.
         output: Where the program's standard output goes, a file or its number; None for ours.
+        cluster: Where runs are read, meta-models compared, spaces searched and programs run; None
+            for here.
         rng: Equal generators and results give equal suggestions; None for a fresh one.
         progress: Called with what is being done.
 
@@ -105,15 +112,17 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         raise ValueError(f"`rounds >= 1` must hold, but got {rounds}.")
     if space is not None:
         narrowed(space, where)  # so that a wrong condition shows before anything is done
+    store.check_may_edit(experiment_name)
     rng = rng or np.random.default_rng()
     sources = [*learn_from, experiment_name] if learn_from else ()
     curves = _names(metric) if at == "best" else ()
+    executor = cluster.executor if cluster else None
     done: list[Round] = []
     training: Training | None = None
     n_since = 0  # runs that ended since it was trained
     for turn in range(1, rounds + 1):
         progress(f"round {turn} of {rounds}: harvesting")
-        harvest(store, sources, curves=curves)
+        harvest(store, sources, curves=curves, executor=executor)
         learned: Training | Update
         if training is None or not training.has_signal or n_since >= training.n_trials:
             learned = training = train(
@@ -122,6 +131,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
                 direction=direction,
                 at=at,
                 tasks_by=tasks_by,
+                executor=executor,
                 progress=progress,
             )
             n_since = 0
@@ -132,16 +142,12 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         progress(f"round {turn} of {rounds}: searching")
         suggestions = suggest(
             store, experiment_name, n=n, metric=name, space=space, where=where, rng=rng,
-            progress=progress,
+            spread=cluster.spread if cluster else None, progress=progress,
         )  # fmt: skip
-        executions = work(
-            store,
-            experiment_name,
-            command,
-            max_runs=len(suggestions.items),
-            output=output,
-            progress=lambda run, _: progress(f"training {run.name}"),
-        )
+        executions = _trained(
+            store, experiment_name, command, len(suggestions.items), rules or Rules(),
+            output=output, executor=executor, progress=progress,
+        )  # fmt: skip
         if executions and all(execution.exit_code for execution in executions):
             raise BadCommand(
                 f"All trainings of round {turn} failed, the last with code "
@@ -151,8 +157,32 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         n_since += len(executions)
         done.append(Round(learned=learned, suggestions=suggestions, executions=executions))
     progress("harvesting the results")
-    harvest(store, sources, curves=curves)
+    harvest(store, sources, curves=curves, executor=executor)
     return Tuning(rounds=done, report=report(store, experiment_name, metric=name))
+
+
+def _trained(  # noqa: PLR0913 - it only says where
+    store: MlflowStore,
+    experiment_name: str,
+    command: Sequence[str],
+    n: int,
+    rules: Rules,
+    *,
+    output: IO[str] | int | None,
+    executor: Executor | None,
+    progress: Callable[[str], None],
+) -> list[Execution]:
+    if executor is not None:
+        progress(f"training {n} runs on the cluster")
+        return work_elsewhere(executor, store.uri, experiment_name, command, n, rules)
+    return work(
+        store,
+        experiment_name,
+        command,
+        replace(rules, max_runs=n),
+        output=output,
+        progress=lambda words: progress(f"training {words}"),
+    )
 
 
 def _names(metric: str | Sequence[str] | None) -> Sequence[str]:

@@ -21,7 +21,7 @@ from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.features import Encoder
 from mlflow_meta.models import ZOO, Formed, JointSampler, MetaModel
-from mlflow_meta.search import Found, Progress, TopK, local_search, thompson
+from mlflow_meta.search import Found, Progress, Spread, TopK, local_search, thompson
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue, Searched
 
@@ -98,6 +98,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     tried: Sequence[Config],
     rng: np.random.Generator,
     budget_s: float | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, ConfigValue]], Searched | None]:
     """Up to `n` configurations that `model` finds most promising on `task`, best first.
@@ -115,6 +116,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         rng: Equal generators give equal batches, as long as the budget lasts.
         budget_s: Seconds for the search of a model that has a formula, as `search.thompson` takes
             it.
+        spread: As `search.thompson` takes it.
         progress: Called with what is known by then, as `search.thompson` does.
 
     Returns:
@@ -132,7 +134,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     if isinstance(model.regressor, Formed):
         first, best = thompson(
             model, space, n, context={"task": task, **context}, tried=tried, rng=rng,
-            budget_s=budget_s, progress=progress,
+            budget_s=budget_s, spread=spread, progress=progress,
         )  # fmt: skip
         if best.is_interrupted and not first:
             raise KeyboardInterrupt

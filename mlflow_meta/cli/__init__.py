@@ -2,9 +2,12 @@
 
 import click
 
-from mlflow_meta.cli.act import suggest, tune, work
+from mlflow_meta.cli.follow import lineage
 from mlflow_meta.cli.learn import harvest, space, train
 from mlflow_meta.cli.look import backtest, demo, doctor, explain, report
+from mlflow_meta.cli.suggest import suggest
+from mlflow_meta.cli.tune import tune
+from mlflow_meta.cli.work import work
 
 __all__ = ["main"]
 
@@ -21,7 +24,7 @@ def main() -> None:
 
 
 _COMMANDS = (
-    demo, doctor, harvest, space, train, explain, backtest, suggest, work, tune, report
+    demo, doctor, harvest, space, train, explain, backtest, suggest, work, tune, report, lineage
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_meta.cli import options
-from mlflow_meta.cli.options import emit, humane, open_store, read_space, working
+from mlflow_meta.cli import options, running
+from mlflow_meta.cli.lock import alone
+from mlflow_meta.cli.reading import read_direction, read_space
+from mlflow_meta.cli.running import REFUSED, emit, humane, on_cluster, open_store, working
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -52,12 +54,8 @@ KINDS = (
     metavar="PATTERN",
     help="Tags to learn from, such as 'team_*'; repeat for several. All by default.",
 )
-@click.option(
-    "--deadline",
-    type=options.Seconds(),
-    metavar="TIME",
-    help="Give up after 90s, 10m or 2h, with exit code 75 and nothing written.",
-)
+@options.no_lock
+@options.dask
 @click.option("--log-events", is_flag=True, help="Log to standard error, one JSON object a line.")
 @options.dry_run
 @options.store_uri
@@ -72,7 +70,8 @@ def harvest(  # noqa: PLR0913 - one argument an option
     list_metrics: bool,
     full: bool,
     tags: Sequence[str],
-    deadline: float | None,
+    no_lock: bool,
+    address: str | None,
     log_events: bool,
     dry_run: bool,
     store_uri: str | None,
@@ -94,24 +93,26 @@ def harvest(  # noqa: PLR0913 - one argument an option
     if all_experiments and experiment_names:
         raise click.UsageError("Pass either --all-experiments or -e, not both.")
     if log_events:
-        options.log_events()
-    store = open_store(tracking_uri, database=store_uri)
+        running.log_events()
     from mlflow_meta.cli import show
-    from mlflow_meta.services.harvest import harvest as run
-    from mlflow_meta.store.lock import alone
 
-    what = ", ".join([store.shown_uri, *sorted(set(experiment_names))])
-    with nullcontext() if dry_run or list_metrics else alone(what), working("reading runs") as say:
-        found = run(
-            store,
-            experiment_names,
-            full=full,
-            tags=tags,
-            curves=curves,
-            deadline_s=deadline,
-            dry_run=dry_run or list_metrics,
-            progress=lambda n: say(f"reading runs: {n}"),
-        )
+    is_alone = dry_run or list_metrics or no_lock
+    with nullcontext() if is_alone else alone("harvest", tracking_uri, *experiment_names):
+        store = open_store(tracking_uri, database=store_uri)
+        from mlflow_meta.services.harvest import harvest as run
+
+        with on_cluster(address) as cluster, working("reading runs") as say:
+            found = run(
+                store,
+                experiment_names,
+                full=full,
+                tags=tags,
+                curves=curves,
+                deadline_s=options.given_deadline(),
+                dry_run=dry_run or list_metrics,
+                executor=cluster.executor if cluster else None,
+                progress=lambda n: say(f"reading runs: {n}"),
+            )
     metrics = found.dataset.metrics()
     if out is not None:
         out.write_bytes(found.dataset.to_parquet())
@@ -209,6 +210,7 @@ def space(
 @click.option(
     "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
 )
+@options.dask
 @options.tracking_uri
 @options.as_json
 @humane
@@ -222,6 +224,7 @@ def train(  # noqa: PLR0913 - one argument an option
     kinds: Sequence[str],
     harvest_run: str | None,
     model_name: str | None,
+    address: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -243,11 +246,11 @@ def train(  # noqa: PLR0913 - one argument an option
     from mlflow_meta.cli import show_training
     from mlflow_meta.services.train import train as run
 
-    with working("reading the harvest") as say:
+    with on_cluster(address) as cluster, working("reading the harvest") as say:
         done = run(
             store,
             metric=metric,
-            direction=options.read_direction(direction),
+            direction=read_direction(direction),
             at=at,
             tasks_by=tasks_by,
             experiment_names=experiment_names,
@@ -255,6 +258,7 @@ def train(  # noqa: PLR0913 - one argument an option
             kinds=kinds,
             harvest_run_id=harvest_run,
             model_name=model_name,
+            executor=cluster.executor if cluster else None,
             progress=say,
         )
     if as_json:
@@ -283,4 +287,4 @@ def train(  # noqa: PLR0913 - one argument an option
     else:
         show_training.training(done)
     if not done.has_signal:
-        sys.exit(options.REFUSED)
+        sys.exit(REFUSED)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_meta.cli import options
-from mlflow_meta.cli.options import emit, humane, open_store, working
+from mlflow_meta.cli.reading import generator, read_direction
+from mlflow_meta.cli.running import emit, humane, open_store, quiet, working
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -45,9 +46,7 @@ def report(
     from mlflow_meta.services.report import report as run
 
     with working("reading runs"):
-        found = run(
-            store, experiment_name, metric=metric, direction=options.read_direction(direction)
-        )
+        found = run(store, experiment_name, metric=metric, direction=read_direction(direction))
     if out is not None:
         out.write_bytes(found.picture)
         click.echo(f"Wrote {out}.", err=True)
@@ -102,11 +101,11 @@ def backtest(  # noqa: PLR0913 - one argument an option
             store,
             experiment_name,
             metric=metric,
-            direction=options.read_direction(direction),
+            direction=read_direction(direction),
             at=at,
             tasks_by=tasks_by,
             task=task,
-            rng=options.generator(seed),
+            rng=generator(seed),
             progress=say,
         )
     if out is not None:
@@ -213,7 +212,7 @@ def demo(folder: Path, as_json: bool) -> None:
     from mlflow_meta.cli import show
     from mlflow_meta.demo import demo as run
 
-    options.quiet()  # importing MLflow sets its log levels again
+    quiet()  # importing MLflow sets its log levels again
 
     with working("starting") as say:
         done = run(_fresh(folder), progress=say)

@@ -1,40 +1,32 @@
-"""What several commands share: options, progress, and errors in one line."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from functools import wraps
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_meta.errors import MetaError, TooLittle, TryLater
-
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
-    from mlflow_meta.space import SearchSpace
-    from mlflow_meta.store import MlflowStore
-    from mlflow_meta.trials import Direction
 
-P = ParamSpec("P")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-STDERR = 2  # the number of our standard error, where a training's own output goes
-REFUSED = 3  # exit code where runs are too few, or tell nothing
-TRY_LATER = 75  # exit code for cron and its like: EX_TEMPFAIL of sysexits.h
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+_DEADLINE = "mlflow_meta.deadline"
 
 
 def tracking_uri(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--tracking-uri`."""
+    """`--tracking-uri`, and `--deadline` for `open_store`."""
+    command = click.option(
+        "--deadline",
+        type=Seconds(),
+        metavar="TIME",
+        expose_value=False,
+        callback=_keep_deadline,
+        help="Give up after so long, as 30s or 5m, with exit code 75; by default where a server "
+        "has not answered for 10m.",
+    )(command)
     return click.option(
         "--tracking-uri",
         envvar="MLFLOW_TRACKING_URI",
@@ -126,6 +118,31 @@ def space_file(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _checked(_: click.Context, __: click.Parameter, address: str | None) -> str | None:
+    if address:
+        from mlflow_meta.cluster import check_address
+
+        try:
+            check_address(address)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return address
+
+
+def dask(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--dask`."""
+    return click.option(
+        "--dask",
+        "address",
+        envvar="MLFLOW_META_DASK",
+        show_envvar=True,
+        metavar="ADDRESS",
+        callback=_checked,
+        help="Work on a cluster of Dask, with the same result: tcp://HOST:PORT of its scheduler, "
+        "or local:4 for four processes here.",
+    )(command)
+
+
 def count(default: int) -> Decorator:
     """`-n`."""
     return click.option(
@@ -138,37 +155,77 @@ def count(default: int) -> Decorator:
     )
 
 
-def humane(command: Callable[P, None]) -> Callable[P, None]:
-    """Show what went wrong in the world as one line and exit 1; let our own bugs show a trace."""
+def _keep_deadline(context: click.Context, _: click.Parameter, seconds: float | None) -> None:
+    context.meta[_DEADLINE] = seconds
 
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        quiet()
+
+def given_deadline() -> float | None:
+    """`--deadline` of the command that runs, in seconds; None where it was not given."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_DEADLINE)
+
+
+def no_lock(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--no-lock`."""
+    return click.option(
+        "--no-lock",
+        is_flag=True,
+        help="Start although another one is at work on this machine; nothing is done twice.",
+    )(command)
+
+
+def concurrency(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--concurrency`."""
+    return click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="How many runs to train at a time.",
+    )(command)
+
+
+def gpus(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--gpus`."""
+    return click.option(
+        "--gpus",
+        metavar="IDS",
+        help="Train one run at a time on each of these GPUs, such as 0,1, or all.",
+    )(command)
+
+
+def lease(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--lease`."""
+    return click.option(
+        "--lease",
+        type=Seconds(),
+        metavar="TIME",
+        default="5m",
+        show_default=True,
+        help="A worker that gave no sign for so long is dead, and its run is tried again.",
+    )(command)
+
+
+def _conditions(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    if given:
+        from mlflow_meta.space.narrow import asked
+
         try:
-            command(*args, **kwargs)
-        except TryLater as error:
-            click.echo(str(error), err=True)
-            sys.exit(TRY_LATER)
-        except TooLittle as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(REFUSED)
-        except MetaError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:  # a file that can't be written, a disk that is full
-            name = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{name}{error.strerror or error}.") from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            sys.exit(INTERRUPTED)
-
-    return wrapper
+            for text in given:
+                asked(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return given
 
 
-def quiet() -> None:
-    """Keep MLflow's and Alembic's own chatter off the terminal; warnings still show."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+where = click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUES",
+    callback=_conditions,
+    help="Search a part only: model=mlp, batch!=32,64, lr=1e-4..1e-2 or lr<0.01 (also <=, >, >=); "
+    "repeat for several conditions.",
+)
 
 
 def store_uri(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,97 +257,3 @@ class Seconds(click.ParamType[float]):
         if not 0 < seconds < float("inf"):
             self.fail(f"{value!r} is no time: write 90, 90s, 10m or 2h.", param, ctx)
         return seconds
-
-
-def log_events() -> None:
-    """Write what our modules log to standard error, one JSON object a line."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Event())
-    logger = logging.getLogger("mlflow_meta")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
-class _Event(logging.Formatter):
-    """A log record with its fields as JSON."""
-
-    _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {k: v for k, v in vars(record).items() if k not in self._PLAIN}
-        head = {
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        return json.dumps(_plain({**head, **fields}))
-
-
-def open_store(uri: str | None, *, database: str | None = None) -> MlflowStore:
-    """The tracking store; its imports take seconds, so they wait until it is needed."""
-    with working("connecting"):
-        from mlflow_meta.store import MlflowStore
-
-        quiet()  # importing MLflow sets its log levels again
-        return MlflowStore(uri, store_uri=database)
-
-
-def read_space(path: Path | None) -> SearchSpace | None:
-    """The search space in a file; None for no file."""
-    if path is None:
-        return None
-    from mlflow_meta.errors import BadSpace
-    from mlflow_meta.space import read_yaml
-
-    try:
-        return read_yaml(path.read_text(encoding="utf-8"))
-    except BadSpace as error:
-        raise BadSpace(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise BadSpace(f"{path} is not a text file in UTF-8.") from error
-
-
-def read_direction(text: str | None) -> Direction | None:
-    """A `--direction` as the library has it; None where it was not given."""
-    if text is None:
-        return None
-    from mlflow_meta.trials import Direction
-
-    return Direction(text)
-
-
-def generator(seed: int | None) -> np.random.Generator:
-    """The generator of a `--seed`; a fresh one where it was not given."""
-    import numpy as np
-
-    return np.random.default_rng(seed)
-
-
-@contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Say on stderr what is being done, where a person looks on; yields how to change the words."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{what} ...") as status:
-        yield lambda words: status.update(f"{words} ...")
-
-
-def emit(value: dict[str, Any]) -> None:
-    """Print one JSON object; what is not a number becomes null."""
-    click.echo(json.dumps(_plain(value), indent=2))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()  # a number of NumPy
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -111,6 +111,9 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
         if found.searched
         else None,
         "view": found.view,
+        "suggest_run_id": found.run_id,
+        "is_repeated": found.is_repeated,
+        "remarks": list(found.remarks),
         "suggestions": [
             {
                 "rank": s.rank,

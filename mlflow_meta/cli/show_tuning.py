@@ -58,6 +58,8 @@ def grounds(found: Suggestions) -> None:
             "scale of other tasks, and rough.",
             err=True,
         )
+    for remark in found.remarks:
+        click.echo(remark, err=True)
     if found.never_logged:
         click.echo(
             f"Nothing is known of {', '.join(found.never_logged)}: no run has logged it, so its "

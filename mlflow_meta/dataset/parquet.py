@@ -41,8 +41,14 @@ def write(
     return _bytes(table, metadata)
 
 
-def read(content: bytes) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+def read(
+    content: bytes, columns: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Inverse of `write`: the rows of all frames, the frame beside them, and the notes.
+
+    Args:
+        content: The file.
+        columns: Which of the frames' columns; None for all.
 
     Raises:
         NothingToLearn: If it is not a file that `write` of this version has written.
@@ -59,7 +65,7 @@ def read(content: bytes) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
         )
     kept = pq.read_table(io.BytesIO(base64.b64decode(metadata[_BESIDE])))
     # Each column is let go of as soon as pandas has it: the file need not fit into memory twice.
-    runs = file.read().to_pandas(split_blocks=True, self_destruct=True)
+    runs = file.read(columns).to_pandas(split_blocks=True, self_destruct=True)
     return runs, kept.to_pandas(), json.loads(metadata[_NOTES])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -16,6 +16,8 @@ from mlflow_meta.models import MIN_TRIALS
 from mlflow_meta.space import infer
 from mlflow_meta.store import MlflowStore
 from mlflow_meta.trials import Objective
+
+MAX_ASKED = 50  # experiments of which it is asked whether they may be written to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ def doctor(
         progress: Called with how many runs have been read so far.
     """
     checks = [
-        Check(name="connection", ok=True, finding=store.uri),
+        Check(name="connection", ok=True, finding=store.shown_uri),
         Check(
             name="versions",
             ok=True,
@@ -87,6 +89,8 @@ def doctor(
             + ("" if len(dataset) else "; train a few runs that log params and a metric first"),
         )
     )
+    if len(dataset) and not dry_run:
+        checks.append(_may_suggest(store, sorted(dataset.frame["experiment"].unique())))
     rows = [
         _examine(str(name), frame, dataset.primary.get(str(name)))
         for name, frame in dataset.frame.groupby("experiment", sort=True)
@@ -105,10 +109,26 @@ def _may_write(store: MlflowStore, dry_run: bool) -> Check:
     if dry_run:
         return Check(name="may write", ok=True, finding="not tried (--dry-run)")
     try:
-        store.own.try_writing()
+        store.try_writing()
     except StoreError as error:
         return Check(name="may write", ok=False, finding=str(error))
     return Check(name="may write", ok=True, finding="yes, tried on the experiment mlflow-meta")
+
+
+def _may_suggest(store: MlflowStore, experiment_names: Sequence[str]) -> Check:
+    """Whether the user may write to experiments; one will do, and nothing is written."""
+    asked = experiment_names[:MAX_ASKED]
+    refusals = []
+    for name in asked:
+        try:
+            store.check_may_edit(name)
+        except StoreError as error:
+            refusals.append(str(error))
+    n_may = len(asked) - len(refusals)
+    finding = f"in {n_may} of {len(asked)} experiments" if refusals else "in each experiment"
+    if len(asked) < len(experiment_names):
+        finding += f" of the first {len(asked)}"
+    return Check(name="may suggest", ok=n_may > 0, finding=". ".join([finding, *refusals[:1]]))
 
 
 def _examine(name: str, frame: pd.DataFrame, primary: Objective | None) -> dict[str, object]:

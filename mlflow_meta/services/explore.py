@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.proposal import spread_out, tried_on
-from mlflow_meta.space import SearchSpace, infer, narrowed
-from mlflow_meta.store import MlflowStore, batches, names, queue
+from mlflow_meta.space import SearchSpace, constrained, infer, narrowed
+from mlflow_meta.store import MlflowStore, names, plans
+from mlflow_meta.store.ledger import Ledger
+from mlflow_meta.store.publish import publish
+from mlflow_meta.store.suggested import item, note, rejections, share_view, suggested_configs
+from mlflow_meta.store.sweep import sweep
 from mlflow_meta.trials import Config, Direction, Objective, Suggestion, Suggestions
 
 
@@ -48,41 +54,96 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
         TooLittle: If no param varies, and no space was given.
         BadSpace: If nothing of the space is left.
         Exhausted: If every configuration has been run or suggested.
+        NoPermission: If the user may not write to the experiment; nothing was written.
     """
-    suggested = queue.suggested_configs(store, experiment_name)
+    for name in () if dry_run else (experiment_name, names.PROJECT_EXPERIMENT):
+        store.check_may_edit(name)
     harvest_run_id, dataset = store.dataset()
     objective = dataset.objective(metric, direction)
     trials = dataset.trials(objective)
     own = trials[trials["experiment"] == experiment_name]
-    space = narrowed(space or _space_of(own, trials), where)
-    tried: list[Config] = [c for task in own["task"].unique() for c in tried_on(own, str(task))]
-    tried += [space.parse(texts) for texts in suggested]
-    configs = spread_out(space, n, tried=tried, rng=rng or np.random.default_rng())
-    values = objective.direction.sign * (own if len(own) else trials)["value"].to_numpy(float)
-    items = [_as_usual(i, config, values) for i, config in enumerate(configs, start=1)]
-
-    def described(item: Suggestion) -> tuple[str, dict[str, str]]:
-        text = _note(item, objective, experiment_name, len(values))
-        return text, {names.HARVEST_RUN: harvest_run_id}
-
-    run_ids, view = (
-        ([], "")
-        if dry_run
-        else batches.schedule(store, experiment_name, items, objective, described, space.names)
+    refused = rejections(store, experiment_name)
+    space, remarks = constrained(space or _space_of(own, trials), refused)
+    space = narrowed(space, where)
+    question: dict[str, Any] = {
+        "experiment": store.experiment_id(experiment_name),
+        "explore": objective.to_dict(),
+        "trials": sorted(trials["run_id"].astype(str)),
+        "n": n,
+        "space": space.to_dict(),
+        "rejected": [dict(rejection.config) for rejection in refused],
+        **({} if rng is None else {"seed": int(rng.integers(2**53))}),
+    }
+    what = plans.digest(question)
+    if dry_run:
+        looked_up = Ledger.known(store, question["experiment"])
+        plan = plans.standing(looked_up, what) if looked_up else None
+    else:
+        ledger = Ledger.of(store, question["experiment"])
+        sweep(ledger)
+        plan = plans.standing(ledger, what)
+    is_repeated = plan is not None
+    if plan is None:
+        tried: list[Config] = [c for task in own["task"].unique() for c in tried_on(own, str(task))]
+        tried += [space.parse(texts) for texts in suggested_configs(store, experiment_name)]
+        chosen = np.random.default_rng(question.get("seed", int(what[:13], 16)))
+        configs = spread_out(space, n, tried=tried, rng=chosen)
+        values = objective.direction.sign * (own if len(own) else trials)["value"].to_numpy(float)
+        found = [_as_usual(i, config, values) for i, config in enumerate(configs, start=1)]
+        about = {
+            "experiment_name": experiment_name,
+            "objective": objective.to_dict(),
+            "found": [asdict(suggestion) for suggestion in found],
+            "best_so_far": _best(own, objective),
+            "space": space.to_dict(),
+            "remarks": list(remarks),
+            "never_logged": [name for name in space.names if f"params.{name}" not in trials],
+        }
+        if dry_run:
+            return _told_of(about)
+        tags = {names.HARVEST_RUN: harvest_run_id}
+        items = [
+            item(
+                suggestion,
+                objective,
+                experiment_name,
+                note=_note(suggestion, objective, experiment_name, len(values)),
+                tags=tags,
+            )
+            for suggestion in found
+        ]
+        plan = plans.decide(ledger, what, items, about, tags)
+    if dry_run:
+        return _told_of(plan.about, is_repeated=True)
+    run_ids = publish(ledger, plan)
+    view = share_view(store, experiment_name, objective, list(plan.about["space"]))
+    return _told_of(
+        plan.about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id
     )
+
+
+def _best(own: pd.DataFrame, objective: Objective) -> float:
     best = own["value"].min() if len(own) else np.nan
+    return float(objective.direction.sign * best)
+
+
+def _told_of(
+    about: Mapping[str, Any], *, run_ids: Sequence[str] = (), is_repeated: bool = False, **more: Any
+) -> Suggestions:
     return Suggestions(
-        items=items,
+        items=[Suggestion(**suggestion) for suggestion in about["found"]],
         run_ids=run_ids,
-        task=experiment_name,
+        task=about["experiment_name"],
         tasks_by="experiment",
-        objective=objective,
-        best_so_far=float(objective.direction.sign * best),
+        objective=Objective.from_dict(about["objective"]),
+        best_so_far=about["best_so_far"],
         model="",
-        view=view,
         n_unseen=0,
         has_signal=False,
-        never_logged=[name for name in space.names if f"params.{name}" not in trials],
+        never_logged=about["never_logged"],
+        is_repeated=is_repeated,
+        remarks=about["remarks"],
+        **{"view": "", **more},
     )
 
 
@@ -102,7 +163,7 @@ def _as_usual(rank: int, config: Config, values: np.ndarray) -> Suggestion:
 
 
 def _note(item: Suggestion, objective: Objective, experiment_name: str, n_runs: int) -> str:
-    return batches.note(
+    return note(
         item,
         experiment_name,
         title=f"Exploring: suggestion {item.rank} for {experiment_name}",

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -21,6 +22,7 @@ from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.curves import frame as curves_of
 from mlflow_meta.store.harvests import Snapshot, latest_signatures, latest_snapshot
+from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.store.signatures import Signatures, has_silent
 
 OVERLAP_S = 120.0  # by how much the clocks of trainings may be behind ours
@@ -69,6 +71,7 @@ def harvest(  # noqa: PLR0913 - what to read, and how
     curves: Sequence[str] = (),
     deadline_s: float | None = None,
     dry_run: bool = False,
+    executor: Executor | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Harvest:
     """Read every run of the experiments into a meta-dataset.
@@ -82,10 +85,14 @@ def harvest(  # noqa: PLR0913 - what to read, and how
             where a pattern begins with `system/`.
         deadline_s: Give up after so many seconds.
         dry_run: Read, and write nothing.
+        executor: Where a part of the experiments each is read, side by side, see
+            `MlflowStore.read_all`; None for here, which gives the same. What has changed since last
+            time is little, and is read here.
         progress: Called with how many runs have been read so far.
 
     Raises:
         NothingToLearn: If an experiment does not exist.
+        NoPermission: If the user may not read one, or not write the harvest; nothing was written.
         TryLater: If the deadline has passed; nothing was written.
     """
     started = time.monotonic()
@@ -99,6 +106,8 @@ def harvest(  # noqa: PLR0913 - what to read, and how
             )
         progress(n)
 
+    if not dry_run:
+        store.check_may_edit(names.PROJECT_EXPERIMENT)
     selection = _selection(experiment_names, curves)
     experiments = store.experiments(experiment_names)
     # Of a database everything is read, and nothing need be remembered.
@@ -108,7 +117,7 @@ def harvest(  # noqa: PLR0913 - what to read, and how
     if before is not None and _is_old(before, read_at_ms):
         before = None
     if before is None:
-        runs = store.read_all(experiments, check, curves=curves)
+        runs = store.read_all(experiments, check, curves=curves, executor=executor)
         n_read = len(runs)
     else:
         since_ms = before.read_at_ms - int(OVERLAP_S * 1000)
@@ -178,9 +187,9 @@ def _write(
     tags: Mapping[str, str],
     about: Mapping[str, str],
 ) -> str:
-    with store.own.run("harvest", tags) as run_id:
-        store.own.log_files(run_id, files)
-        store.own.log(
+    with own_run(store, "harvest", tags) as run_id:
+        store.log_files(run_id, files)
+        store.log_batch(
             run_id,
             params=about,
             metrics={

@@ -12,7 +12,9 @@ from mlflow_meta import pictures
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.metrics import coverage
-from mlflow_meta.store import MlflowStore, queue
+from mlflow_meta.store import MlflowStore
+from mlflow_meta.store.suggested import suggested as suggested_runs
+from mlflow_meta.store.suggested import suggested_objectives
 from mlflow_meta.trials import Direction, Objective
 
 
@@ -60,7 +62,7 @@ def report(
     Raises:
         NothingToLearn: If nothing was suggested for it, or no run has the metric.
     """
-    sought = queue.suggested_objectives(store, experiment_name)
+    sought = suggested_objectives(store, experiment_name)
     if metric is None and len(sought) != 1:
         asked = "Pass --metric with one of " + ", ".join(o.metric for o in sought) + "."
         raise NothingToLearn(
@@ -76,7 +78,7 @@ def report(
         objective = replace(objective, at="last")
     runs = dataset.trials(objective)[["run_id", "value"]]
     runs["got"] = objective.direction.sign * runs["value"]
-    suggested = queue.suggested(store, experiment_name, objective)
+    suggested = suggested_runs(store, experiment_name, objective)
     got = runs.set_index("run_id")["got"]  # on a curve, the value that counts
     suggested["got"] = suggested["run_id"].map(got).fillna(suggested["got"]).astype(float)
     runs = runs.merge(dataset.frame[["run_id", "start_time"]], on="run_id")

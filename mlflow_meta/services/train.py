@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from mlflow_meta.models.choice import Candidate, compare, score_table
 from mlflow_meta.models.signal import Signal
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.trials import At, Direction, Objective
 
 _HELD_OUT_FILE = "predicted-against-actual.png"
@@ -73,6 +75,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     kinds: Sequence[str] = (),
     harvest_run_id: str | None = None,
     model_name: str | None = None,
+    executor: Executor | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Training:
     """Compare all kinds of meta-model on a harvest, register the best, and make it the champion.
@@ -90,19 +93,25 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         kinds: Names of `models.ZOO` to compare; none for all.
         harvest_run_id: Which harvest; None for the newest.
         model_name: What to register it as; None for `mlflow-meta-<metric>`.
+        executor: Where to fit what is compared side by side, see `choice.compare`; None for here,
+            which gives the same.
         progress: Called with what is being done.
 
     Raises:
         NothingToLearn: If there is no harvest, no such metric, or too little to learn from.
         BadSpace: If the space has a param that tells the result.
+        NoPermission: If the user may not write what is learned; nothing was written.
     """
+    store.check_may_edit(names.PROJECT_EXPERIMENT)
     harvest_run_id, dataset = store.dataset(harvest_run_id)
     harvested = dataset.only(experiment_names)
     dataset = harvested.with_tasks(tasks_by)
     objective = dataset.objective(metric, direction, at=at)
     trials, leaks = dataset.trials_and_leaks(objective)
     inferred = _space(space, trials, leaks)
-    candidates = compare(trials, inferred.space, names=kinds or tuple(ZOO), progress=progress)
+    candidates = compare(
+        trials, inferred.space, names=kinds or tuple(ZOO), executor=executor, progress=progress
+    )
     best = candidates[0]
     packed = registry.Packed(
         model=best.model,
@@ -112,12 +121,13 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         tasks_by=tasks_by,
     )
     progress("asking them about later runs and new tasks")
-    table = score_table(candidates, trials)
+    table = score_table(candidates, trials, executor=executor)
     name = model_name or registry.model_name(objective.metric)
     progress(f"registering {name}")
-    with store.own.run(f"train {objective.metric}", {names.KIND: "train"}) as run_id:
+    registry.reserve(store, name, objective)
+    with own_run(store, f"train {objective.metric}", {names.KIND: "train"}) as run_id:
         _log_choice(store, run_id, packed, table, trials)
-        store.own.log_files(
+        store.log_files(
             run_id,
             {
                 names.SPACE_FILE: inferred.to_yaml().encode(),
@@ -176,7 +186,7 @@ def _log_choice(
 ) -> None:
     """What was chosen, and against what."""
     objective = packed.objective
-    store.own.log(
+    store.log_batch(
         run_id,
         params={
             "model": packed.kind,
@@ -192,7 +202,7 @@ def _log_choice(
         },
         metrics={**_scores(table, packed.kind), "p_value": packed.model.signal.p_value},
     )
-    store.own.log_files(
+    store.log_files(
         run_id,
         {
             "candidates.csv": table.to_csv(index=False).encode(),
@@ -219,11 +229,11 @@ def _log_candidates(
     models = {candidate.name: candidate.model for candidate in candidates}
     tags = {names.KIND: "candidate", "mlflow.parentRunId": run_id}
     for name in table["model"]:
-        with store.own.run(name, tags) as child_id:
-            store.own.log(child_id, params={"model": name}, metrics=_scores(table, name))
+        with own_run(store, name, tags) as child_id:
+            store.log_batch(child_id, params={"model": name}, metrics=_scores(table, name))
             if name in models:
                 picture = pictures.predicted_against_actual(models[name], objective)
-                store.own.log_files(child_id, {_HELD_OUT_FILE: picture})
+                store.log_files(child_id, {_HELD_OUT_FILE: picture})
 
 
 def _champion_with_signal(store: MlflowStore, name: str) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
 from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.trials import Objective
 
 
@@ -57,9 +58,11 @@ def update(
     new, n_new = brought_up_to_date(old, known, tasks_of(experiment_name, known))
     run_id, version = old.run_id, old.version
     if n_new:
+        store.check_may_edit(names.PROJECT_EXPERIMENT)
+        registry.reserve(store, new.name, new.objective)
         metric = new.objective.metric
-        with store.own.run(f"update {metric}", {names.KIND: "update"}) as run_id:
-            store.own.log(
+        with own_run(store, f"update {metric}", {names.KIND: "update"}) as run_id:
+            store.log_batch(
                 run_id,
                 params={
                     "model": new.kind,

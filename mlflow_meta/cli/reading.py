@@ -1,0 +1,61 @@
+"""What the options of several commands mean, as the library has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlflow_meta.space import SearchSpace
+    from mlflow_meta.trials import Direction
+
+
+def read_space(path: Path | None) -> SearchSpace | None:
+    """The search space in a file; None for no file."""
+    if path is None:
+        return None
+    from mlflow_meta.errors import BadSpace
+    from mlflow_meta.space import read_yaml
+
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except BadSpace as error:
+        raise BadSpace(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadSpace(f"{path} is not a text file in UTF-8.") from error
+
+
+def read_direction(text: str | None) -> Direction | None:
+    """A `--direction` as the library has it; None where it was not given."""
+    if text is None:
+        return None
+    from mlflow_meta.trials import Direction
+
+    return Direction(text)
+
+
+def read_gpus(text: str | None) -> list[str]:
+    """The ids of `--gpus`; those of the machine for `all`, none where it was not given."""
+    if text is None:
+        return []
+    if text.strip() != "all":
+        return [part.strip() for part in text.split(",") if part.strip()]
+    from mlflow_meta.services.work import all_gpus
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = visible.split(",") if visible else all_gpus()
+    if not found:
+        raise click.BadParameter("nvidia-smi lists no GPU here.", param_hint="--gpus")
+    return found
+
+
+def generator(seed: int | None) -> np.random.Generator:
+    """The generator of a `--seed`; a fresh one where it was not given."""
+    import numpy as np
+
+    return np.random.default_rng(seed)

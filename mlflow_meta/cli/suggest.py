@@ -1,0 +1,164 @@
+"""The command `suggest`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from mlflow_meta.cli import options
+from mlflow_meta.cli.lock import alone
+from mlflow_meta.cli.reading import generator, read_direction, read_space
+from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
+
+if TYPE_CHECKING:
+    from mlflow_meta.store import MlflowStore
+    from mlflow_meta.trials import Suggestions
+
+# Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
+
+
+@click.command()
+@options.target
+@options.count(5)
+@options.metric
+@click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
+@options.space_file
+@options.where
+@click.option(
+    "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
+)
+@click.option(
+    "--explore",
+    is_flag=True,
+    help="Cover the search space evenly, where runs are too few for a meta-model.",
+)
+@options.direction
+@click.option(
+    "--budget",
+    type=options.Seconds(),
+    metavar="TIME",
+    help="How long to search at most, as 30s or 5m; 10s by default. It ends sooner with a proof.",
+)
+@options.dask
+@click.option("--seed", type=int, help="Other seeds give other suggestions, equal ones the same.")
+@click.option("--more", is_flag=True, help="Other suggestions, although nothing new was learned.")
+@click.option(
+    "--from",
+    "from_run",
+    metavar="RUN",
+    help="Repeat the search that has suggested this run, and see that it finds the same.",
+)
+@options.no_lock
+@options.dry_run
+@options.tracking_uri
+@options.as_json
+@humane
+def suggest(  # noqa: PLR0913 - one argument an option
+    experiment_name: str,
+    n: int,
+    metric: str | None,
+    task: str | None,
+    space_path: Path | None,
+    where: Sequence[str],
+    model_name: str | None,
+    explore: bool,
+    direction: str | None,
+    budget: float | None,
+    address: str | None,
+    seed: int | None,
+    more: bool,
+    from_run: str | None,
+    no_lock: bool,
+    dry_run: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Search for the best configurations, and schedule them as runs.
+
+    Asked again before anything new was learned, it tells the same suggestions, and schedules none
+    twice; so it may be in cron.
+
+    \b
+    Example:
+        mlflow-meta suggest -e sweep-7 -n 10
+        mlflow-meta suggest -e sweep-7 --where model=mlp --where lr=1e-4..1e-2
+        mlflow-meta suggest -e sweep-8 --metric val_loss --explore
+    Next:
+        mlflow-meta work -e sweep-7 -- python train.py
+    """
+    if explore and (task or model_name or budget or from_run):
+        raise click.UsageError(
+            "--explore asks no meta-model: leave out --task, --model-name, --budget and --from."
+        )
+    if direction and not explore:
+        raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")
+    if more and seed is not None:
+        raise click.UsageError("--more takes a seed of its own: leave out --seed.")
+    given = read_space(space_path)
+    is_alone = dry_run or no_lock
+    with nullcontext() if is_alone else alone("suggest", tracking_uri, experiment_name):
+        store = open_store(tracking_uri)
+        from mlflow_meta.cli import show, show_tuning
+        from mlflow_meta.services.explore import explore as cover
+        from mlflow_meta.services.suggest import suggest as run
+        from mlflow_meta.services.suggest import suggest_again
+
+        asked: dict[str, Any] = {
+            "n": n,
+            "metric": metric,
+            "space": given,
+            "where": where,
+            "dry_run": dry_run,
+            "rng": generator(seed) if more or seed is not None else None,
+        }
+        with (
+            on_cluster(None if explore else address) as cluster,
+            working("searching") as say,
+        ):
+            if explore:
+                side = read_direction(direction)
+                found = cover(store, experiment_name, direction=side, **asked)
+            elif from_run:
+                found = suggest_again(store, from_run, dry_run=dry_run, progress=say)
+            else:
+                how: dict[str, Any] = {"model_name": model_name, "budget_s": budget}
+                how["spread"] = cluster.spread if cluster else None
+                found = run(store, experiment_name, task=task, progress=say, **how, **asked)
+    if as_json:
+        emit(show.suggestions_data(found))
+        return
+    show.suggestions(found)
+    show_tuning.grounds(found)
+    if len(found.items) < n and not (found.searched and found.searched.is_interrupted):
+        click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
+    if dry_run:
+        click.echo("Nothing was written (--dry-run).", err=True)
+        return
+    click.echo(_done(found, experiment_name, is_from_run=from_run is not None))
+    click.echo(f"See them: {_address(store, found.view)}")
+    click.echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
+
+
+def _done(found: Suggestions, experiment_name: str, *, is_from_run: bool) -> str:
+    if is_from_run:
+        return "The search was repeated: it finds the same, bit for bit."
+    if found.is_repeated:
+        return (
+            f"These {len(found.run_ids)} runs are in {experiment_name} already, and nothing was "
+            "learned since. --more suggests others."
+        )
+    return f"Scheduled {len(found.run_ids)} runs in {experiment_name}."
+
+
+def _address(store: MlflowStore, view: str) -> str:
+    """Where to see a view: the server, or the UI that is started on a database."""
+    if store.workspace:
+        view += f"&workspace={quote(store.workspace, safe='')}"
+    if store.uri.startswith("http"):
+        return store.uri.rstrip("/") + view
+    return f"run `mlflow ui --backend-store-uri {store.uri}`, then open http://127.0.0.1:5000{view}"

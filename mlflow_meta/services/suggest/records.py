@@ -1,0 +1,125 @@
+"""What is kept of a search: enough to tell of it, and to search again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from mlflow_meta.errors import NotReproduced
+from mlflow_meta.known import Known
+from mlflow_meta.services.suggest.search import Asked, Found
+from mlflow_meta.store import MlflowStore, plans
+from mlflow_meta.store.ledger import Ledger
+from mlflow_meta.store.plans import Plan
+from mlflow_meta.store.publish import publish
+from mlflow_meta.store.suggested import share_view
+from mlflow_meta.trials import (
+    Objective,
+    Searched,
+    Suggestion,
+    Suggestions,
+)
+
+_PACKAGES = ("mlflow-meta", "numpy", "scipy", "scikit-learn", "lightgbm", "pandas")
+
+
+def digest_of(known: Known) -> str:
+    """Equal for equal trials, whichever harvest has brought them."""
+    rows = zip(known.trials["run_id"], known.trials["value"], strict=True)
+    return plans.digest(sorted((str(run_id), float(value)) for run_id, value in rows))
+
+
+def about_of(it: Asked, found: Found) -> dict[str, Any]:
+    """All that is needed to tell of it, and to search again."""
+    return {
+        "experiment_name": it.experiment_name,
+        "model": it.champion.name,
+        "version": it.champion.version,
+        "harvest_run_id": it.known.harvest_run_id,
+        "task": it.task,
+        "tasks_by": it.champion.tasks_by,
+        "objective": it.champion.objective.to_dict(),
+        "n": it.n,
+        "space": it.space.to_dict(),
+        "where": list(it.where),
+        "seed": it.seed,
+        "budget_s": it.budget_s,
+        "suggested": [dict(texts) for texts in it.suggested],
+        "found": [asdict(item) for item in found.items],
+        "searched": asdict(found.searched) if found.searched else None,
+        "best_so_far": found.best_so_far,
+        "n_unseen": found.n_unseen,
+        "has_signal": found.champion.model.has_signal,
+        "never_logged": [n for n in it.space.names if f"params.{n}" not in it.known.trials],
+        "remarks": list(it.remarks),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def told_of(
+    about: Mapping[str, Any], *, run_ids: Sequence[str] = (), is_repeated: bool = False, **more: Any
+) -> Suggestions:
+    """What callers get, from what is kept; `more` are its other fields."""
+    return Suggestions(
+        items=[Suggestion(**item) for item in about["found"]],
+        run_ids=run_ids,
+        task=about["task"],
+        tasks_by=about["tasks_by"],
+        objective=Objective.from_dict(about["objective"]),
+        best_so_far=about["best_so_far"],
+        model=f"{about['model']} v{about['version']}",
+        never_logged=about["never_logged"],
+        n_unseen=about["n_unseen"],
+        has_signal=about["has_signal"],
+        searched=Searched(**about["searched"]) if about["searched"] else None,
+        is_repeated=is_repeated,
+        remarks=about["remarks"],
+        **{"view": "", **more},
+    )
+
+
+def published(
+    store: MlflowStore,
+    ledger: Ledger,
+    plan: Plan,
+    is_repeated: bool,
+    progress: Callable[[str], None],
+) -> Suggestions:
+    """Schedule what is not yet scheduled of a plan, and tell of all of it."""
+    n = len(plan.items)
+    run_ids = publish(ledger, plan, lambda i: progress(f"scheduling: {i} of {n} runs"))
+    about = plan.about
+    objective = Objective.from_dict(about["objective"])
+    view = share_view(store, about["experiment_name"], objective, list(about["space"]))
+    return told_of(about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id)
+
+
+def compare(plan: Plan, found: Found) -> None:
+    """Raise NotReproduced unless the plan has, bit for bit, what was found."""
+    before = plan.about["found"]
+    now = json.loads(json.dumps([asdict(item) for item in found.items]))
+    if before == now:
+        return
+    rank = next(
+        (i for i, (a, b) in enumerate(zip(before, now, strict=False), 1) if a != b), len(now)
+    )
+    packages = {name: version(name) for name in _PACKAGES}
+    changed = [
+        f"{name} {old} then and {packages[name]} now"
+        for name, old in plan.about["packages"].items()
+        if packages.get(name) != old
+    ]
+    searched = plan.about["searched"]
+    if changed:
+        why = "Other packages are installed: " + ", ".join(changed) + "."
+    elif searched and searched["n_assessed"] != searched["n_configs"]:
+        why = "The search was ended by its budget, which is a matter of the machine's speed."
+    else:
+        why = "The processor may compute in another way."
+    raise NotReproduced(
+        f"The search of {plan.run_id} was repeated, and from suggestion {rank} on something else "
+        f"was found. {why} Nothing was written."
+    )
