@@ -28,6 +28,20 @@ settings.load_profile("steady")
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="run what takes minutes to set up, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--nightly"):
+        os.environ["MLFLOW_META_NIGHTLY"] = "1"  # what sizes of tests go by
+    if os.environ.get("MLFLOW_META_NIGHTLY"):
+        return
+    for item in items:
+        if "nightly" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="of the night: make nightly"))
+
+
 def need(there: object, reason: str) -> None:
     """Skip the test where something is not there; fail it where nothing may be skipped (CI)."""
     if not there:
@@ -93,16 +107,17 @@ def mysql_uri() -> Iterator[str]:
         yield uri
 
 
-def fill(client: MlflowClient, folder: Path, n: int = 24) -> dict[str, str]:
+def fill(client: MlflowClient, folder: Path | None, n: int = 24) -> dict[str, str]:
     """Two experiments of finished runs, as a team would have logged them; name -> id.
 
     `sweep-a` is what tests improve; `sweep-b` is a second task on another scale. Beside the runs
-    that count there are one that failed, one that still runs and one whose metric is NaN.
+    that count there are one that failed, one that still runs and one whose metric is NaN. Without
+    a folder, artifacts go where the server keeps them.
     """
     rng = np.random.default_rng(0)
     ids = {}
     for name, scale in (("sweep-a", 1.0), ("sweep-b", 50.0)):
-        location = (folder / "artifacts" / name).as_uri()
+        location = (folder / "artifacts" / name).as_uri() if folder else None
         ids[name] = client.create_experiment(name, artifact_location=location)
         for i in range(n):
             model = ("tree", "mlp")[i % 2]

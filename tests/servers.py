@@ -11,14 +11,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pymysql
 
 START_S = 120.0
 STOP_S = 20.0
+ADMIN = ("admin", "password-of-admin")
 
 
 def free_port() -> int:
@@ -29,14 +31,67 @@ def free_port() -> int:
 
 @contextmanager
 def mlflow_server(
-    backend_uri: str, artifacts: Path | None = None, *, workers: int = 1
+    backend_uri: str,
+    artifacts: Path | None = None,
+    *,
+    workers: int = 1,
+    port: int | None = None,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    python: str = sys.executable,
 ) -> Iterator[str]:
-    """`mlflow server` on a database; yields its address."""
-    options = ["--backend-store-uri", backend_uri, "--workers", str(workers)]
+    """`mlflow server` on a database, of the MLflow that a Python has; yields its address.
+
+    It listens at a free port if none is given.
+    """
+    command = ["server", "--backend-store-uri", backend_uri, "--workers", str(workers), *options]
     if artifacts is not None:
-        options += ["--artifacts-destination", str(artifacts)]
-    with _serving(["server", *options], "/health", {}) as url:
+        command += ["--artifacts-destination", str(artifacts)]
+    with _serving(command, "/health", environment, python, port) as url:
         yield url
+
+
+@contextmanager
+def server_with_accounts(
+    backend_uri: str, folder: Path, *, python: str = sys.executable
+) -> Iterator[str]:
+    """A server that lets nobody do anything without a permission, but `ADMIN`."""
+    settings = folder / "auth.ini"
+    name, password = ADMIN
+    settings.write_text(
+        f"""[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{folder / "auth.db"}
+admin_username = {name}
+admin_password = {password}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 600
+"""
+    )
+    with mlflow_server(
+        backend_uri,
+        folder / "artifacts-of-server",
+        options=["--app-name", "basic-auth"],
+        environment={
+            "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "of tests",
+        },
+        python=python,
+    ) as url:
+        yield url
+
+
+def python_with_mlflow(version: str, folder: Path) -> str:
+    """A Python with an older MLflow, in an environment of its own, which is made once."""
+    home = folder / f"mlflow-{version}"
+    python, stamp = home / "bin" / "python", home / ".installed"
+    if not stamp.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        # What was new when they were: their own bounds are wider than what they work with.
+        wanted = [f"mlflow=={version}", "Flask-WTF<2", "sqlalchemy<2.1", "setuptools<81"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        stamp.touch()
+    return str(python)
 
 
 @contextmanager
@@ -134,13 +189,19 @@ def _create_database(server: subprocess.Popen[bytes], port: int, name: str) -> N
 
 
 @contextmanager
-def _serving(command: Sequence[str], health: str, environment: dict[str, str]) -> Iterator[str]:
-    port = free_port()
-    argv = [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)]
-    # MLflow starts uvicorn by name: it must be found beside this Python.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def _serving(
+    command: Sequence[str],
+    health: str,
+    environment: Mapping[str, str],
+    python: str = sys.executable,
+    port: int | None = None,
+) -> Iterator[str]:
+    port = port or free_port()
+    argv = [python, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)]
+    # MLflow starts uvicorn or gunicorn by name: it must be found beside this Python.
+    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    env = os.environ | environment | quiet | {"PATH": path}
+    env = os.environ | dict(environment) | quiet | {"PATH": path}
     with tempfile.TemporaryFile() as log:
         # The server has children: in a session of its own, the whole group can be ended.
         server = subprocess.Popen(argv, stdout=log, stderr=log, env=env, start_new_session=True)
@@ -173,3 +234,33 @@ def _end_group(server: subprocess.Popen[bytes]) -> None:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
+
+
+@contextmanager
+def dask(n_workers: int, argv: Sequence[str] = ()) -> Iterator[str]:
+    """A scheduler of Dask and workers of one thread each; yields its address.
+
+    `argv` is what starts a worker, but for its options; `dask worker` where it is empty.
+    """
+    program = str(Path(sys.executable).parent / "dask")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    starting = [program, "scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2]]
+    workers = [*(argv or [program, "worker"]), address, "--host", "127.0.0.1", "--nthreads", "1"]
+    workers += ["--nworkers", str(n_workers)] if n_workers > 1 else []
+    started: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="dask") as folder:
+        try:
+            for command in [[*starting, "--no-dashboard"], *([workers] if n_workers else [])]:
+                started.append(
+                    subprocess.Popen(
+                        [*command],
+                        cwd=folder,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,
+                    )
+                )
+            yield address
+        finally:
+            for process in reversed(started):
+                _end_group(process)

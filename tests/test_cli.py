@@ -21,7 +21,7 @@ from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.services.suggest import suggest
-from mlflow_meta.store import MlflowStore, queue, registry
+from mlflow_meta.store import MlflowStore, registry, suggested
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -256,7 +256,7 @@ def test_a_model_without_a_formula_says_how_many_it_was_asked_about(uri: str) ->
 def test_a_budget_goes_with_a_meta_model_and_must_be_a_time(uri: str) -> None:
     result = run("suggest", "-e", "sweep-a", "--explore", "--budget", "30s")
     assert result.exit_code == 2
-    assert "leave out --task, --model-name and --budget" in result.stderr
+    assert "leave out --task, --model-name, --budget and --from" in result.stderr
     assert "write 90, 90s, 10m or 2h" in run("suggest", "-e", "a", "--budget", "soon").stderr
 
 
@@ -339,15 +339,17 @@ def test_a_program_that_always_fails_does_not_burn_the_whole_queue(
     assert "All trainings of round 1 failed, the last with code 1" in line
 
 
-def test_a_run_that_a_dead_worker_has_claimed_is_told(uri: str, client: MlflowClient) -> None:
+def test_a_run_that_a_dead_worker_has_claimed_is_told_and_tried_again(
+    uri: str, client: MlflowClient
+) -> None:
     done("harvest")
     done("train", "--metric", "val_loss")
     (s,) = data("suggest", "-e", "sweep-a", "-n", "1")["suggestions"]
     client.log_param(s["run_id"], "mlflow_meta.claim", "of-a-worker-that-died")
-    assert (
-        "1 runs of sweep-a are scheduled, but claimed"
-        in done("work", "-e", "sweep-a", "--", "true").stderr
-    )
+    told = done("work", "-e", "sweep-a", "--lease", "1s", "--", "true")
+    assert "1 run that another worker has claimed" in told.stderr
+    assert "Trained 1 runs, 0 failed." in told.stdout
+    assert client.get_run(s["run_id"]).info.status == "KILLED"
 
 
 def test_the_report_keeps_batches_together_the_newest_first(uri: str) -> None:
@@ -356,8 +358,8 @@ def test_the_report_keeps_batches_together_the_newest_first(uri: str) -> None:
     batches = [data("suggest", "-e", "sweep-a", "-n", "2", "--seed", str(i)) for i in range(2)]
     expected = [s["run_id"] for batch in reversed(batches) for s in batch["suggestions"]]
     store = MlflowStore(uri)
-    (objective,) = queue.suggested_objectives(store, "sweep-a")
-    assert list(queue.suggested(store, "sweep-a", objective)["run_id"]) == expected
+    (objective,) = suggested.suggested_objectives(store, "sweep-a")
+    assert list(suggested.suggested(store, "sweep-a", objective)["run_id"]) == expected
 
 
 def test_only_params_that_belong_together_are_suggested_where_a_task_has_few_trials(
@@ -527,7 +529,8 @@ def test_a_space_that_is_used_up_gives_what_is_left_and_then_says_so(
     result = done("suggest", *options, "-n", "5")
     assert "Scheduled 3 runs" in result.stdout
     assert "no more than 3" in result.stderr
-    assert "Widen the space" in refusal("suggest", *options)
+    assert "These 3 runs are in sweep-a already" in done("suggest", *options).stdout
+    assert "Widen the space" in refusal("suggest", *options, "--more")
 
 
 @pytest.mark.slow

@@ -24,12 +24,13 @@ from mlflow.entities import Metric
 from servers import mlflow_server
 
 from mlflow_meta.cli import main
-from mlflow_meta.errors import NothingToLearn, TryLater, Unreachable
+from mlflow_meta.errors import NothingToLearn, TryLater
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.report import report
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.services.train import train
-from mlflow_meta.store import MlflowStore, curves, histories, names, rest
+from mlflow_meta.store import MlflowStore, curves, histories, names, patience, rest
+from mlflow_meta.store.patience import Patience
 from mlflow_meta.store.runs import METRICS, Runs
 from mlflow_meta.store.sql import read_sql
 
@@ -97,7 +98,7 @@ def runs(curves_database: tuple[Path, dict[str, str]], sqlite_uri: str) -> dict[
 
 @pytest.fixture
 def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(histories, "MOST_POINTS", 7)
     monkeypatch.setattr(histories, "RUN_IDS", 4)
 
@@ -108,9 +109,9 @@ def by_sql(uri: str, *patterns: str) -> Runs:
     return read_sql(uri, experiments, patterns=patterns)
 
 
-def by_rest(uri: str, *patterns: str) -> Runs:
+def by_rest(uri: str, *patterns: str, waiting: Patience | None = None) -> Runs:
     """By a server or, of a database, by MLflow's own store."""
-    store = MlflowStore(uri)
+    store = MlflowStore(uri, patience=waiting)
     store.database = None
     return store.read_all(store.experiments(), curves=patterns)
 
@@ -212,7 +213,7 @@ def test_a_server_gives_the_bytes_of_its_database_whatever_it_offers_and_whateve
     whole = by_sql(sqlite_uri, "*")
     n_curves = curves.wanted(whole, ["*"]).num_rows
     assert by_rest(proxy.url, "*").to_bytes() == whole.to_bytes()
-    monkeypatch.setattr(rest, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
     client = MlflowClient(proxy.url)
 
     def requests(*faults: Fault) -> list[str]:
@@ -239,8 +240,8 @@ def test_a_server_gives_the_bytes_of_its_database_whatever_it_offers_and_whateve
         action, status = faults[i % len(faults)]
         requests(Fault(action, match=HISTORY, n=i % n + 1, status=status or 500))
     proxy.arm(Fault("status", match=HISTORY, times=None, status=503))
-    with pytest.raises(Unreachable, match="Nothing was written"):
-        by_rest(proxy.url, "loss")
+    with pytest.raises(TryLater, match="did not answer in the time it was given: 503"):
+        by_rest(proxy.url, "loss", waiting=Patience(0.5))
 
 
 def test_points_that_are_logged_between_pages_are_neither_lost_nor_doubled(

@@ -16,8 +16,14 @@ from mlflow_meta.metrics import spearman
 from mlflow_meta.models import MIN_TRIALS, ZOO, MetaModel, Prediction, extra_trees, transfer
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.blend import Blend
+from mlflow_meta.models.calls import Calls
 from mlflow_meta.models.choice import compare, score_table
-from mlflow_meta.models.cross_validation import cross_predict, folds_across, folds_within
+from mlflow_meta.models.cross_validation import (
+    each_held_out,
+    folds_across,
+    folds_within,
+    predicting,
+)
 from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
 from mlflow_meta.models.gaussian_process import GaussianProcess
 from mlflow_meta.models.task_prior import TaskPosterior
@@ -160,7 +166,9 @@ def test_no_trial_is_predicted_by_a_regressor_that_has_seen_it() -> None:
             return Prediction(unseen, np.full(len(X), float(len(self.seen))))
 
     X = np.arange(10.0)[:, None]
-    predicted = cross_predict(Remembers, X, np.zeros(10), np.zeros(1, dtype=int), np.arange(10) % 5)
+    splits = each_held_out(np.arange(10) % 5)
+    with Calls() as calls:
+        predicted = predicting(calls, Remembers, X, X[:, 0], np.zeros(1, dtype=int), splits)()
     assert predicted.mean.tolist() == [1.0] * 10
     assert predicted.std.tolist() == [8.0] * 10
 

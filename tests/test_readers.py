@@ -23,12 +23,13 @@ from fault_proxy import Fault, FaultProxy
 from mlflow import MlflowClient
 from servers import mlflow_server
 
-from mlflow_meta.errors import TryLater, Unreachable, Unreadable
+from mlflow_meta.cli.lock import alone
+from mlflow_meta.errors import TryLater, Unreadable
 from mlflow_meta.services import harvest as service
 from mlflow_meta.services.harvest import harvest
-from mlflow_meta.store import MlflowStore, postgres, rest
+from mlflow_meta.store import MlflowStore, patience, postgres, rest
 from mlflow_meta.store.databases import Query, asking
-from mlflow_meta.store.lock import alone
+from mlflow_meta.store.patience import Patience
 from mlflow_meta.store.runs import KEY, TEXTS, Runs, ordered
 from mlflow_meta.store.sql import read_sql
 from mlflow_meta.store.tables import KNOWN_SCHEMAS
@@ -61,7 +62,7 @@ def by_rest(uri: str) -> MlflowStore:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(rest.Window.__init__, "__defaults__", (12,))
 
 
@@ -335,13 +336,12 @@ def test_a_fault_at_any_page_changes_nothing(
 
 
 def test_a_server_that_stays_away_is_told_after_some_attempts(
-    store: MlflowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MlflowStore, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(rest, "FIRST_WAIT_S", 0.001)
     with mlflow_server(store.uri, tmp_path) as url, FaultProxy(url) as proxy:
-        served = MlflowStore(proxy.url)
+        served = MlflowStore(proxy.url, patience=Patience(0.5))
         proxy.arm(Fault("status", match=SEARCH, times=None, status=503))
-        with pytest.raises(Unreachable, match=r"did not answer 6 times: 503.*Nothing was written"):
+        with pytest.raises(TryLater, match="did not answer in the time it was given: 503"):
             harvest(served)
 
 
@@ -418,16 +418,16 @@ def test_a_harvest_killed_anywhere_leaves_nothing_that_the_next_one_takes_for_wh
         "from mlflow_meta.services.harvest import harvest\n"
         "store = MlflowStore(sys.argv[1])\n"
         "store.database = None\n"
-        "method = getattr(store.own, sys.argv[2])\n"
+        "method = getattr(store, sys.argv[2])\n"
         "def die(*args, **kwargs):\n"
         "    if sys.argv[3] == 'after': method(*args, **kwargs)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "setattr(store.own, sys.argv[2], die)\n"
+        "setattr(store, sys.argv[2], die)\n"
         "harvest(store)\n"
     )
-    for method in ("_create", "log_files", "log", "end"):
+    for method in ("create_run", "log_files", "log_batch", "set_status"):
         for moment in ("before", "after"):
-            if (method, moment) == ("end", "after"):
+            if (method, moment) == ("set_status", "after"):
                 continue  # then it is whole
             ended = subprocess.run(
                 [sys.executable, "-c", program, store.uri, method, moment],
@@ -450,8 +450,8 @@ def test_a_deadline_that_has_passed_leaves_nothing_behind(
 
 
 def test_two_harvests_of_the_same_runs_are_not_at_work_at_once() -> None:
-    other = "from mlflow_meta.store.lock import alone\nwith alone('here'): pass"
-    with alone("here"):
+    other = "from mlflow_meta.cli.lock import alone\nwith alone('harvest', 'here'): pass"
+    with alone("harvest", "here"):
         ended = subprocess.run([sys.executable, "-c", other], capture_output=True, check=False)
     assert b"TryLater" in ended.stderr
     assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 0

@@ -19,6 +19,7 @@ from mlflow_meta.services.explore import explore
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.train import train
 from mlflow_meta.store import MlflowStore, queue, registry
+from mlflow_meta.store.ledger import Ledger
 
 TASKS = np.array(["a"] * 15 + ["b"] * 15, dtype=object)
 
@@ -155,7 +156,7 @@ def test_an_experiment_without_runs_is_explored_in_what_others_have_varied(
     assert [item.rank for item in found.items] == [1, 2, 3]
     assert set(found.items[0].config) == {"lr", "wd"}
     assert np.isnan(found.best_so_far)
-    waiting = queue.scheduled(store, "new")
+    waiting = queue.waiting(Ledger.of(store, store.experiment_id("new")))
     assert [run.run_id for run in waiting] == found.run_ids
 
 

@@ -13,7 +13,10 @@ from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
 from mlflow_meta.errors import NoModel, StoreRefused, Unreachable, UnsupportedStore
-from mlflow_meta.store import MlflowStore, queue, quick_answers, registry
+from mlflow_meta.store import MlflowStore, plans, queue, quick_answers, registry
+from mlflow_meta.store.ledger import Ledger
+from mlflow_meta.store.publish import publish
+from mlflow_meta.store.suggested import item
 from mlflow_meta.trials import Direction, Objective, Suggestion
 
 OBJECTIVE = Objective(metric="val_loss", direction=Direction.MINIMIZE)
@@ -24,12 +27,16 @@ def suggestion(rank: int) -> Suggestion:
     return Suggestion(rank=rank, config=config, mean=0.1 * rank, std=0.01, low=0.0, high=1.0)
 
 
-def schedule(store: MlflowStore, *ranks: int) -> list[str]:
+def schedule(store: MlflowStore, *ranks: int, name: str = "sweep-a") -> list[str]:
     tags = {"mlflow_meta.harvest_run": "h1", "mlflow_meta.direction": "minimize"}
-    return [
-        queue.schedule(store, "sweep-a", suggestion(rank), OBJECTIVE, note="**why**", tags=tags)
-        for rank in ranks
-    ]
+    ledger = Ledger.of(store, store.experiment_id(name))
+    items = [item(suggestion(r), OBJECTIVE, name, note="**why**", tags=tags) for r in ranks]
+    plan = plans.decide(ledger, plans.digest(list(ranks)), items, {}, {})
+    return publish(ledger, plan)
+
+
+def waiting(store: MlflowStore, name: str = "sweep-a") -> list[queue.Scheduled]:
+    return queue.waiting(Ledger.of(store, store.experiment_id(name)))
 
 
 def test_a_file_store_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -88,15 +95,15 @@ def test_a_suggested_run_is_scheduled_with_params_as_history_spells_them(
 
 def test_what_waits_comes_in_the_order_of_ranks(store: MlflowStore) -> None:
     schedule(store, 3, 1, 10, 2)
-    assert [run.rank for run in queue.scheduled(store, "sweep-a")] == [1, 2, 3, 10]
-    assert queue.scheduled(store, "sweep-b") == []
+    assert [run.rank for run in waiting(store)] == [1, 2, 3, 10]
+    assert waiting(store, "sweep-b") == []
 
 
 def test_a_scheduled_run_of_others_is_not_ours(store: MlflowStore, client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("sweep-a").experiment_id
     run_id = add_run(client, experiment, params={"lr": 1}, metrics={}, status="RUNNING")
     client.update_run(run_id, status="SCHEDULED")
-    assert queue.scheduled(store, "sweep-a") == []
+    assert waiting(store) == []
 
 
 def test_a_claimed_run_is_running_and_waits_no_more(
@@ -108,21 +115,23 @@ def test_a_claimed_run_is_running_and_waits_no_more(
     assert run.info.status == "RUNNING"
     assert run.data.tags["mlflow_meta.hardware.cpu_cores"] == "2"
     assert int(run.data.tags["mlflow_meta.started_ms"]) >= run.info.start_time
-    assert queue.scheduled(store, "sweep-a") == []
-    assert not queue.claim(store, run_id, tags={})
+    assert waiting(store) == []
+    assert queue.claim(store, run_id, tags={}) is None
 
 
 def test_finish_leaves_what_the_training_has_ended_itself(
     store: MlflowStore, client: MlflowClient
 ) -> None:
-    done, killed, broken = schedule(store, 1, 2, 3)
-    for run_id in (done, killed, broken):
-        queue.claim(store, run_id, tags={})
-    queue.finish(store, done, succeeded=True)
-    client.set_terminated(killed, "KILLED")
-    queue.finish(store, killed, succeeded=True)
-    queue.finish(store, broken, succeeded=False)
-    statuses = [client.get_run(run_id).info.status for run_id in (done, killed, broken)]
+    done, killed, broken = claims = [
+        queue.claim(store, run_id, tags={}) for run_id in schedule(store, 1, 2, 3)
+    ]
+    assert done and killed and broken
+    assert queue.finish(store, done, "FINISHED")
+    client.set_terminated(killed.run_id, "KILLED")
+    assert queue.finish(store, killed, "FINISHED")
+    client.set_terminated(broken.run_id, "FINISHED")
+    assert queue.finish(store, broken, "FAILED")
+    statuses = [client.get_run(run_id).info.status for run_id in [c.run_id for c in claims if c]]
     assert statuses == ["FINISHED", "KILLED", "FAILED"]
 
 

@@ -188,7 +188,7 @@ def check_odd_inputs(
     store = MlflowStore(url)
     for run_id, reason in said.items():
         if "running" in reason:
-            store.own.end(run_id, "FINISHED")
+            store.set_status(run_id, "FINISHED")
     second, dataset = harvested(url, folder)
     assert second["n_trials"] + second["n_quarantined"] == len(active)
     assert accounted(dataset) == active
