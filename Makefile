@@ -10,7 +10,7 @@ BIN := .venv/bin
 export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers check constraints screenshots clean
+.PHONY: help demo test nightly lint types layers check constraints screenshots clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,10 @@ demo: .venv/.installed ## The whole loop on real training runs, in under 2 minut
 
 test: .venv/.installed ## Every test; e.g. make test PYTEST_ARGS="-k plugin"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+nightly: .venv/.installed ## Long versions: servers of older MLflow, 100 races and kills, 10 minutes of faults
+	@$(BIN)/python -m pytest --nightly -m nightly $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --nightly tests/integration $(PYTEST_ARGS)
 
 lint: .venv/.installed ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
