@@ -188,9 +188,8 @@ def test_the_run_of_a_dead_worker_is_tried_again_and_given_up_after_three_deaths
     for _ in range(5):
         for run in queue.waiting(ledger):
             attempts.append(run.attempt)
-            assert queue.claim(
-                store, run.run_id, tags={}
-            )  # and this worker is never heard of again
+            # And this worker is never heard of again.
+            assert queue.claim(store, run.run_id, tags={}, lease_s=0.5)
         work(store, "sweep", ["true"], Rules(max_runs=1, lease_s=0.5, require_approval=True))
     assert attempts == [1, 2, 3]
     records = store.search_runs(ledger.experiment_id, rank=None)
