@@ -21,9 +21,10 @@ from world import LEASE_S, Mortal, World
 
 from mlflow_meta.attempt import Outcome
 from mlflow_meta.services.work import Rules, work
-from mlflow_meta.store import Record, publish
+from mlflow_meta.store import names, publish
 from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.queue import claim, claimed_runs, waiting
+from mlflow_meta.store.publish import DISCARDED
+from mlflow_meta.store.queue import claim, tend, waiting
 from mlflow_meta.testing import InMemoryStore
 
 STEPS = {  # what may be done -> what must have been done before
@@ -138,15 +139,14 @@ def test_a_reaper_waits_as_long_as_the_worker_has_asked_for_when_it_claimed(leas
         world.step("suggests")
         ledger = Ledger.of(world.store, world.experiment_id)
         (run, *_) = waiting(ledger)
-        dead: list[Record] = []
 
-        def reaps(world: World = world, ledger: Ledger = ledger, dead: list = dead) -> None:
+        def reaps(world: World = world, ledger: Ledger = ledger) -> None:
             for now in (0.0, LEASE_S, 2.9 * LEASE_S):
-                dead += world.watch.look(claimed_runs(ledger), now, now)
+                tend(ledger, world.watch, (), lambda now=now: now)
 
         mortal: Any = Mortal(world.store, n=n, after=True, meanwhile=reaps)
         assert claim(mortal, run.run_id, tags={}, lease_s=lease_s)
-        assert not dead
+        assert names.ENDED not in world.store.get_run(run.run_id).params
         got_so_far = mortal.done >= n
     assert n > 2
 
@@ -180,6 +180,36 @@ def test_a_worker_whose_training_ends_while_it_looks_at_others_goes_on() -> None
     training = [sys.executable, "-S", "-c", "import time; time.sleep(0.3)"]
     done = work(store, "sweep", training, Rules(lease_s=2.0))
     assert [execution.outcome for execution in done] == [Outcome.FINISHED] * 3
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
+def test_what_a_person_has_rejected_is_not_tried_again_by_a_reaper(n: int, after: bool) -> None:
+    world = World(InMemoryStore("sweep"))
+    world.step("suggests")
+    world.step("rejects")
+    world.step("turns_down", n=n, after=after)
+    for _ in range(3):
+        world.step("reaps")
+    (run_id,) = world.rejected
+    suggestion = world.store.get_run(run_id).tags[names.SUGGESTION]
+    assert len(world.store.search_runs(world.experiment_id, suggestion=suggestion)) == 1
+    world.settle()
+    world.check()
+    assert world.store.get_run(run_id).status == "KILLED"
+
+
+def test_a_draft_that_was_discarded_is_not_tried_again_by_a_reaper() -> None:
+    world = World(InMemoryStore("sweep"))
+    world.step("suggests")
+    ledger = Ledger.of(world.store, world.experiment_id)
+    (first, *_) = waiting(ledger)
+    ghost = world.store.create_run(world.experiment_id, "ghost", first.tags)
+    world.store.log_once(ghost, names.CLAIM, DISCARDED)  # and who does it dies
+    for _ in range(3):
+        world.step("reaps")
+    assert len(world.store.search_runs(world.experiment_id, key=None)) == 4
+    assert world.store.get_run(ghost).status == "KILLED"
 
 
 class Loop(RuleBasedStateMachine):

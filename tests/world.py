@@ -25,13 +25,12 @@ from mlflow_meta.store.queue import (
     Watch,
     beat,
     claim,
-    claimed_runs,
     finish,
-    follow,
     hand_back,
     is_superseded,
     own_params,
-    reap,
+    reject,
+    tend,
     waiting,
 )
 from mlflow_meta.store.sweep import sweep
@@ -193,6 +192,11 @@ class World:
             self.rejected.add(run.run_id)
             store.log_batch(run.run_id, tags={DECISION: "reject"})
 
+    def turns_down(self, store: Store, who: int) -> None:
+        """A worker ends what a person has rejected."""
+        for run_id in self.rejected:
+            reject(store, run_id)
+
     def reaps(self, store: Store, who: int) -> None:
         """A reaper looks, a lease passes in which the living beat, and it looks again."""
         ledger = Ledger.of(store, self.experiment_id)
@@ -215,18 +219,15 @@ class World:
             self.step("beats", name)
 
     def _look(self, ledger: Ledger) -> None:
-        asked = self.now
-        records = claimed_runs(ledger)
-        for record in records:
-            if names.ENDED in record.params:
-                follow(ledger, record)
-        records = [record for record in records if names.ENDED not in record.params]
-        for record in self.watch.look(records, asked, self.now):
-            assert record.run_id not in self._alive(), "a live worker's run was reaped"
-            reap(ledger, record)
+        open_before = [run_id for run_id in self._alive() if not self._is_ended(run_id)]
+        tend(ledger, self.watch, (), lambda: self.now)
+        assert not any(map(self._is_ended, open_before)), "a live worker's run was reaped"
 
     def _alive(self) -> set[str]:
         return {worker.claim.run_id for worker in self.workers.values() if worker.claim}
+
+    def _is_ended(self, run_id: str) -> bool:
+        return names.ENDED in self.store.get_run(run_id).params
 
     def _lets_go(self, who: int, claimed: Claim) -> None:
         if self.workers[who].claim == claimed:

@@ -25,7 +25,7 @@ from mlflow_meta.store.plans import Item, Plan
 
 PART = 8  # suggestions for which the ledger is read once
 SIDE_BY_SIDE = 4  # runs that are written at a time, as many as a server has workers by default
-DISCARDED = "discarded"
+DISCARDED, REJECTED = "discarded", "rejected"  # claims of runs that nobody will ever train
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def put_right(store: Store, record: Record) -> None:
 
 def final_status(record: Record) -> RunStatus | None:
     """With which status a run was ended by us, whatever its status is now; None if it was not."""
-    if record.params.get(names.CLAIM) == DISCARDED:
+    if record.params.get(names.CLAIM) in (DISCARDED, REJECTED):
         return "KILLED"
     word = record.params.get(names.ENDED, "").partition(" ")[0]
     if not word:

@@ -8,9 +8,10 @@ decides it; its status follows.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -18,11 +19,13 @@ from mlflow_meta.space.rejections import Verdict, decision_of
 from mlflow_meta.store import names
 from mlflow_meta.store.contract import Record, RunStatus, Store
 from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.publish import publish_again, put_right
+from mlflow_meta.store.publish import REJECTED, final_status, publish_again, put_right
 
 LEASE_S = 300.0  # without a heartbeat, after which a worker is taken for dead
 SUSPICIOUS = 0.5  # of a lease: who was silent for so long is worth waiting for its end
 MAX_DEATHS = 3  # attempts of a suggestion whose workers died, until it is given up
+
+log = logging.getLogger(__name__)
 
 _REAPED, _HANDED_BACK, _GIVEN_UP = "reaped", "handed-back", "given-up"
 
@@ -189,12 +192,10 @@ def is_rejected(record: Record) -> bool:
     )
 
 
-def reject(store: Store, run_id: str) -> bool:
-    """End a waiting run that a person has rejected; False if a worker was faster."""
-    if store.log_once(run_id, names.CLAIM, "rejected") != "rejected":
-        return False
-    store.set_status(run_id, "KILLED")
-    return True
+def reject(store: Store, run_id: str) -> None:
+    """End a waiting run that a person has rejected, unless a worker was faster."""
+    if store.log_once(run_id, names.CLAIM, REJECTED) == REJECTED:
+        store.set_status(run_id, "KILLED")
 
 
 @dataclass(slots=True)
@@ -213,7 +214,7 @@ class Watch:
         """Those whose worker is dead.
 
         Args:
-            records: All claimed runs that have not ended, as `claimed_runs` has them.
+            records: All claimed runs that have not ended, as `tend` reads them.
             asked: When they were asked for, on a clock of this machine that never goes back, in
                 seconds. We may have been stopped between that and `now`, for longer than a lease.
             now: Not before they were answered.
@@ -239,13 +240,38 @@ class Watch:
         return run_id in self._alive
 
 
-def claimed_runs(ledger: Ledger) -> list[Record]:
-    """The runs of an experiment that are claimed and have not ended, by their status."""
+def tend(
+    ledger: Ledger, watch: Watch, own: Container[str], clock: Callable[[], float]
+) -> list[Record]:
+    """Go on where others have stopped, and reap the runs of the dead.
+
+    Args:
+        ledger: Of the experiment.
+        watch: What was seen of its runs before.
+        own: Ids of the runs that this process trains itself.
+        clock: Seconds on a clock of this machine that never goes back.
+
+    Returns:
+        The runs of others whose workers have shown no sign of life lately.
+    """
+    asked = clock()
     records = [
         *ledger.store.search_runs(ledger.experiment_id, status="RUNNING", key=None),
         *ledger.store.search_runs(ledger.experiment_id, status="SCHEDULED", key=None),
     ]
-    return [record for record in records if names.CLAIM in record.params]
+    others = [r for r in records if names.CLAIM in r.params and r.run_id not in own]
+    for record in others:
+        if final_status(record):
+            follow(ledger, record)
+    others = [record for record in others if not final_status(record)]
+    for record in watch.look(others, asked, clock()):
+        log.warning(
+            "The worker of %s is dead: its run is reaped.",
+            record.run_id,
+            extra={"action": "reap", "run_id": record.run_id},
+        )
+        reap(ledger, record)
+    return [record for record in others if not watch.is_alive(record.run_id)]
 
 
 def _deaths(record: Record) -> int:

@@ -18,7 +18,7 @@ from mlflow_meta.execution import clock
 from mlflow_meta.plugin import hardware_tags
 from mlflow_meta.services.work.commands import arguments, is_project
 from mlflow_meta.space.rejections import Verdict, decision_of
-from mlflow_meta.store import Scheduled, names, queue
+from mlflow_meta.store import Scheduled, queue
 from mlflow_meta.store.ledger import Ledger
 
 MAX_FAILURES = 2  # trainings that may fail in a row before the others are left waiting
@@ -209,24 +209,8 @@ class Shift:
         """Go on where others have stopped, and reap the runs of the dead."""
         if clock() - self._looked < min(MAX_PAUSE_S, self.rules.lease_s / BEATS):
             return
-        self._looked = asked = clock()
-        others = [
-            record
-            for record in queue.claimed_runs(self.ledger)
-            if record.run_id not in self._running
-        ]
-        for record in others:
-            if names.ENDED in record.params:
-                queue.follow(self.ledger, record)
-        others = [record for record in others if names.ENDED not in record.params]
-        for record in watch.look(others, asked, clock()):
-            log.warning(
-                "The worker of %s is dead: its run is reaped.",
-                record.run_id,
-                extra={"action": "reap", "run_id": record.run_id},
-            )
-            queue.reap(self.ledger, record)
-        doubtful = [record for record in others if not watch.is_alive(record.run_id)]
+        self._looked = clock()
+        doubtful = queue.tend(self.ledger, watch, self._running, clock)
         if doubtful and not (self._running or self._is_watching):
             runs = "1 run" if len(doubtful) == 1 else f"{len(doubtful)} runs"
             self.progress(
