@@ -387,8 +387,9 @@ def test_a_param_that_nobody_logged_is_told(uri: str, tmp_path: Path) -> None:
                     "low: 0.0, high: 0.5}}")  # fmt: skip
     done("harvest")
     done("train", "--metric", "val_loss")
-    result = done("suggest", "-e", "sweep-a", "--space", str(path), "--dry-run")
-    assert "Nothing is known of dropout" in result.stderr
+    for options in (["--dry-run"], []):
+        result = done("suggest", "-e", "sweep-a", "--space", str(path), *options)
+        assert "Nothing is known of dropout" in result.stderr
 
 
 def test_a_copy_that_can_not_be_written_is_one_line(uri: str) -> None:

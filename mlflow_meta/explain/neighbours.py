@@ -39,7 +39,8 @@ def nearest(
             continue
         # What is no number, such as an unknown category, is as far as can be.
         away = np.ones(len(trials))
-        away[there] = _distances(trials.loc[there, f"params.{name}"], param, config[name])
+        if there.any():  # else the trials may not even have the column
+            away[there] = _distances(trials.loc[there, f"params.{name}"], param, config[name])
         squared += away**2
     foreign = (trials["task"].astype(str) != task).to_numpy(bool)
     order = np.lexsort([squared, foreign])[:k]
