@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from mlflow.utils import request_utils
 from requests.adapters import HTTPAdapter
 from test_fault_proxy import Upstream, serving
 
+from mlflow_meta.errors import TryLater
+from mlflow_meta.store import MlflowStore
 from mlflow_meta.store import patience as module
 from mlflow_meta.store.patience import (
     ATTEMPTS,
@@ -319,3 +322,12 @@ def test_every_session_of_mlflows_asks_patiently(proxy: FaultProxy, patience: Pa
         adapter = session.get_adapter("https://")
         assert isinstance(adapter, PatientAdapter)
         assert isinstance(adapter.theirs, HTTPAdapter)
+
+
+def test_who_opens_a_server_again_waits_for_it_as_long_as_it_says_then(proxy: FaultProxy) -> None:
+    be_patient(proxy.url, Patience(600))  # of who has opened it before
+    proxy.arm(Fault("hang", times=None))
+    began = time.monotonic()
+    with pytest.raises(TryLater, match="did not answer in the time it was given"):
+        MlflowStore(proxy.url, patience=Patience(0.3))
+    assert time.monotonic() - began < 5

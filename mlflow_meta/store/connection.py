@@ -30,6 +30,7 @@ from mlflow_meta.store.patience import (
     Patience,
     Silence,
     Unsure,
+    be_impatient,
     be_patient,
     cause,
 )
@@ -128,6 +129,7 @@ def _client(uri: str, patience: Patience) -> MlflowClient:
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if not is_database(uri):
         hasten()
+        be_impatient(uri)  # with whatever patience it was opened before
         sent = patience.clock.monotonic()
         answers = urlsplit(uri).scheme in _PORTS and _answers(uri, client, patience.left_s())
         be_patient(uri, patience)

@@ -128,6 +128,11 @@ def be_patient(uri: str, patience: Patience) -> None:
     _patience_with[_server(uri)] = patience
 
 
+def be_impatient(uri: str) -> None:
+    """Ask the server at `uri` once for each request again, as before anybody was patient."""
+    _patience_with.pop(_server(uri), None)
+
+
 def _server(uri: str) -> str:
     return urlsplit(uri).netloc.rpartition("@")[2].lower()
 
