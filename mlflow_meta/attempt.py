@@ -199,5 +199,5 @@ class Mirror:
 def environment(store: Store, run_id: str, gpu: str | None) -> dict[str, str]:
     """What a training program finds: our environment, and which run it is to land in."""
     of_gpu = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-    uri = getattr(store, "uri", store.shown_uri)
-    return {**os.environ, **of_gpu, "MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": uri}
+    of_run = {"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": store.uri}
+    return {**os.environ, **of_gpu, **of_run}

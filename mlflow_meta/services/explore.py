@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.proposal import spread_out, tried_on
+from mlflow_meta.scheduling import (
+    Decision,
+    check_may_schedule,
+    scheduled_once,
+    seed_of,
+    swept_ledger,
+)
 from mlflow_meta.space import SearchSpace, constrained, infer, narrowed
-from mlflow_meta.store import MlflowStore, names, plans
-from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.publish import publish
-from mlflow_meta.store.suggested import item, note, rejections, share_view, suggested_configs
-from mlflow_meta.store.sweep import sweep
+from mlflow_meta.store import MlflowStore, names
+from mlflow_meta.store.suggested import configs_of, item, note, rejections_in, suggested_runs
 from mlflow_meta.trials import Config, Direction, Objective, Suggestion, Suggestions
 
 
@@ -47,7 +50,8 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
             varied nothing, all that were harvested.
         where: Conditions that narrow the space, as `space.narrowed` takes them.
         dry_run: Choose, and write nothing.
-        rng: Equal generators give equal suggestions; None for a fresh one.
+        rng: Equal generators ask the same, others for other suggestions; None: what is asked
+            decides.
 
     Raises:
         NothingToLearn: If nothing was harvested, or no run has the metric.
@@ -56,95 +60,62 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
         Exhausted: If every configuration has been run or suggested.
         NoPermission: If the user may not write to the experiment; nothing was written.
     """
-    for name in () if dry_run else (experiment_name, names.PROJECT_EXPERIMENT):
-        store.check_may_edit(name)
+    if not dry_run:
+        check_may_schedule(store, experiment_name)
     harvest_run_id, dataset = store.dataset()
     objective = dataset.objective(metric, direction)
     trials = dataset.trials(objective)
     own = trials[trials["experiment"] == experiment_name]
-    refused = rejections(store, experiment_name)
-    space, remarks = constrained(space or _space_of(own, trials), refused)
+    space = space or _space_of(own, trials)
+    narrowed(space, where)  # so that a wrong condition shows before anything is done
+    ledger = swept_ledger(store, experiment_name, dry_run=dry_run)
+    before = suggested_runs(store, experiment_name)
+    refused = rejections_in(before)
+    space, remarks = constrained(space, refused)
     space = narrowed(space, where)
-    question: dict[str, Any] = {
+    question = {
         "experiment": store.experiment_id(experiment_name),
         "explore": objective.to_dict(),
         "trials": sorted(trials["run_id"].astype(str)),
         "n": n,
         "space": space.to_dict(),
         "rejected": [dict(rejection.config) for rejection in refused],
-        **({} if rng is None else {"seed": int(rng.integers(2**53))}),
+        **seed_of(rng),
     }
-    what = plans.digest(question)
-    if dry_run:
-        looked_up = Ledger.known(store, question["experiment"])
-        plan = plans.standing(looked_up, what) if looked_up else None
-    else:
-        ledger = Ledger.of(store, question["experiment"])
-        sweep(ledger)
-        plan = plans.standing(ledger, what)
-    is_repeated = plan is not None
-    if plan is None:
+
+    def decide(seed: int) -> Decision:
         tried: list[Config] = [c for task in own["task"].unique() for c in tried_on(own, str(task))]
-        tried += [space.parse(texts) for texts in suggested_configs(store, experiment_name)]
-        chosen = np.random.default_rng(question.get("seed", int(what[:13], 16)))
-        configs = spread_out(space, n, tried=tried, rng=chosen)
+        tried += [space.parse(texts) for texts in configs_of(before)]
+        configs = spread_out(space, n, tried=tried, rng=np.random.default_rng(seed))
         values = objective.direction.sign * (own if len(own) else trials)["value"].to_numpy(float)
         found = [_as_usual(i, config, values) for i, config in enumerate(configs, start=1)]
-        about = {
-            "experiment_name": experiment_name,
-            "objective": objective.to_dict(),
-            "found": [asdict(suggestion) for suggestion in found],
-            "best_so_far": _best(own, objective),
-            "space": space.to_dict(),
-            "remarks": list(remarks),
-            "never_logged": [name for name in space.names if f"params.{name}" not in trials],
-        }
-        if dry_run:
-            return _told_of(about)
         tags = {names.HARVEST_RUN: harvest_run_id}
-        items = [
-            item(
-                suggestion,
-                objective,
-                experiment_name,
-                note=_note(suggestion, objective, experiment_name, len(values)),
-                tags=tags,
-            )
-            for suggestion in found
-        ]
-        plan = plans.decide(ledger, what, items, about, tags)
-    if dry_run:
-        return _told_of(plan.about, is_repeated=True)
-    run_ids = publish(ledger, plan)
-    view = share_view(store, experiment_name, objective, list(plan.about["space"]))
-    return _told_of(
-        plan.about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id
-    )
+        notes = [_note(one, objective, experiment_name, len(values)) for one in found]
+        return Decision(
+            items=[
+                item(one, objective, experiment_name, note=text, tags=tags)
+                for one, text in zip(found, notes, strict=True)
+            ],
+            about={
+                "experiment_name": experiment_name,
+                "task": experiment_name,
+                "tasks_by": "experiment",
+                "objective": objective.to_dict(),
+                "found": [asdict(suggestion) for suggestion in found],
+                "best_so_far": _best(own, objective),
+                "space": space.to_dict(),
+                "remarks": list(remarks),
+                "never_logged": [name for name in space.names if f"params.{name}" not in trials],
+            },
+            tags=tags,
+        )
+
+    return scheduled_once(store, ledger, question, decide, dry_run=dry_run)
 
 
 def _best(own: pd.DataFrame, objective: Objective) -> float:
     best = own["value"].min() if len(own) else np.nan
     return float(objective.direction.sign * best)
-
-
-def _told_of(
-    about: Mapping[str, Any], *, run_ids: Sequence[str] = (), is_repeated: bool = False, **more: Any
-) -> Suggestions:
-    return Suggestions(
-        items=[Suggestion(**suggestion) for suggestion in about["found"]],
-        run_ids=run_ids,
-        task=about["experiment_name"],
-        tasks_by="experiment",
-        objective=Objective.from_dict(about["objective"]),
-        best_so_far=about["best_so_far"],
-        model="",
-        n_unseen=0,
-        has_signal=False,
-        never_logged=about["never_logged"],
-        is_repeated=is_repeated,
-        remarks=about["remarks"],
-        **{"view": "", **more},
-    )
 
 
 def _space_of(own: pd.DataFrame, trials: pd.DataFrame) -> SearchSpace:

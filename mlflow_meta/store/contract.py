@@ -54,9 +54,8 @@ class Record:
 class Store(Protocol):
     """Runs of a tracking server; `testing.check_store` checks what is promised here."""
 
-    @property
-    def shown_uri(self) -> str:
-        """The store's address for people: without a password."""
+    uri: str
+    """The store's address, as programs are told it."""
 
     def experiment_id(self, name: str) -> str:
         """The id of the active experiment of this name.

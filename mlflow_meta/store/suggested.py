@@ -70,24 +70,24 @@ def share_view(
     )
 
 
-def suggested_configs(store: Store, experiment_name: str) -> list[dict[str, str]]:
-    """All that was ever suggested for an experiment, as texts; not to be suggested again."""
-    return [own_params(record) for record in _records(store, experiment_name)]
+def configs_of(records: Sequence[Record]) -> list[dict[str, str]]:
+    """What was suggested, as texts; not to be suggested again."""
+    return [own_params(record) for record in records]
 
 
 def suggested_objectives(store: Store, experiment_name: str) -> list[Objective]:
     """What the suggestions in an experiment were to improve; of one metric, what the last was."""
     stated = {}
-    for record in _records(store, experiment_name):
+    for record in suggested_runs(store, experiment_name):
         tags = record.tags
         if names.METRIC in tags and names.DIRECTION in tags:
             stated[tags[names.METRIC]] = _objective_of(tags)
     return [stated[metric] for metric in sorted(stated)]
 
 
-def rejections(store: Store, experiment_name: str) -> list[Rejection]:
+def rejections_in(records: Sequence[Record]) -> list[Rejection]:
     """What people have rejected of it, and why, the oldest suggestion first."""
-    decided = [(record, decision_of(record.tags)) for record in _records(store, experiment_name)]
+    decided = [(record, decision_of(record.tags)) for record in records]
     return [
         Rejection(run=record.name, config=own_params(record), reason=decision.reason)
         for record, decision in decided
@@ -95,7 +95,7 @@ def rejections(store: Store, experiment_name: str) -> list[Rejection]:
     ]
 
 
-def _records(store: Store, experiment_name: str) -> list[Record]:
+def suggested_runs(store: Store, experiment_name: str) -> list[Record]:
     """The runs of all suggestions that were published, the oldest first."""
     return [
         record
@@ -192,7 +192,7 @@ def suggested(store: Store, experiment_name: str, objective: Objective) -> pd.Da
     """
     rows = [
         _row(record, objective)
-        for record in _records(store, experiment_name)
+        for record in suggested_runs(store, experiment_name)
         if record.tags.get(names.METRIC) == objective.metric and not is_superseded(record)
     ]
     frame = pd.DataFrame(rows, columns=None if rows else _SUGGESTED)

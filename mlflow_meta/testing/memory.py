@@ -40,7 +40,7 @@ class InMemoryStore:
 
     def __init__(self, *experiment_names: str) -> None:
         """A store with these experiments, beside our own."""
-        self.shown_uri = "memory://"
+        self.uri = "memory://"
         self._lock = threading.RLock()
         self._experiments: dict[str, tuple[str, dict[str, str]]] = {}
         self._runs: dict[str, Record] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -11,17 +10,8 @@ from typing import Any
 from mlflow_meta.errors import NotReproduced
 from mlflow_meta.known import Known
 from mlflow_meta.services.suggest.search import Asked, Found
-from mlflow_meta.store import MlflowStore, plans
-from mlflow_meta.store.ledger import Ledger
+from mlflow_meta.store import plans
 from mlflow_meta.store.plans import Plan
-from mlflow_meta.store.publish import publish
-from mlflow_meta.store.suggested import share_view
-from mlflow_meta.trials import (
-    Objective,
-    Searched,
-    Suggestion,
-    Suggestions,
-)
 
 _PACKAGES = ("mlflow-meta", "numpy", "scipy", "scikit-learn", "lightgbm", "pandas")
 
@@ -36,8 +26,8 @@ def about_of(it: Asked, found: Found) -> dict[str, Any]:
     """All that is needed to tell of it, and to search again."""
     return {
         "experiment_name": it.experiment_name,
-        "model": it.champion.name,
-        "version": it.champion.version,
+        "champion": [it.champion.name, it.champion.version],
+        "model": f"{it.champion.name} v{it.champion.version}",
         "harvest_run_id": it.known.harvest_run_id,
         "task": it.task,
         "tasks_by": it.champion.tasks_by,
@@ -57,44 +47,6 @@ def about_of(it: Asked, found: Found) -> dict[str, Any]:
         "remarks": list(it.remarks),
         "packages": {name: version(name) for name in _PACKAGES},
     }
-
-
-def told_of(
-    about: Mapping[str, Any], *, run_ids: Sequence[str] = (), is_repeated: bool = False, **more: Any
-) -> Suggestions:
-    """What callers get, from what is kept; `more` are its other fields."""
-    return Suggestions(
-        items=[Suggestion(**item) for item in about["found"]],
-        run_ids=run_ids,
-        task=about["task"],
-        tasks_by=about["tasks_by"],
-        objective=Objective.from_dict(about["objective"]),
-        best_so_far=about["best_so_far"],
-        model=f"{about['model']} v{about['version']}",
-        never_logged=about["never_logged"],
-        n_unseen=about["n_unseen"],
-        has_signal=about["has_signal"],
-        searched=Searched(**about["searched"]) if about["searched"] else None,
-        is_repeated=is_repeated,
-        remarks=about["remarks"],
-        **{"view": "", **more},
-    )
-
-
-def published(
-    store: MlflowStore,
-    ledger: Ledger,
-    plan: Plan,
-    is_repeated: bool,
-    progress: Callable[[str], None],
-) -> Suggestions:
-    """Schedule what is not yet scheduled of a plan, and tell of all of it."""
-    n = len(plan.items)
-    run_ids = publish(ledger, plan, lambda i: progress(f"scheduling: {i} of {n} runs"))
-    about = plan.about
-    objective = Objective.from_dict(about["objective"])
-    view = share_view(store, about["experiment_name"], objective, list(about["space"]))
-    return told_of(about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id)
 
 
 def compare(plan: Plan, found: Found) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from mlflow_meta.errors import StoreRefused
 from mlflow_meta.known import known_to, space_of, task_of
+from mlflow_meta.scheduling import (
+    Decision,
+    check_may_schedule,
+    published,
+    scheduled_once,
+    seed_of,
+    swept_ledger,
+    told,
+)
 from mlflow_meta.search import Spread
-from mlflow_meta.services.suggest.records import about_of, compare, digest_of, published, told_of
+from mlflow_meta.services.suggest.records import about_of, compare, digest_of
 from mlflow_meta.services.suggest.search import Asked, search
 from mlflow_meta.services.suggest.words import items_of, lineage_tags
 from mlflow_meta.space import SearchSpace, constrained, narrowed
 from mlflow_meta.space.narrow import asked
 from mlflow_meta.store import MlflowStore, names, plans, registry
 from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.suggested import rejections, suggested_configs
-from mlflow_meta.store.sweep import sweep
-from mlflow_meta.trials import (
-    Suggestions,
-)
+from mlflow_meta.store.suggested import configs_of, rejections_in, suggested_runs
+from mlflow_meta.trials import Suggestions
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own
@@ -72,17 +77,20 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         Exhausted: If every configuration has been run or suggested.
         NoPermission: If the user may not write to the experiment; nothing was written.
     """
-    for name in () if dry_run else (experiment_name, names.PROJECT_EXPERIMENT):
-        store.check_may_edit(name)
+    if not dry_run:
+        check_may_schedule(store, experiment_name)
     champion = registry.champion(store, metric=metric, name=model_name)
     known = known_to(store, champion)
     task = task or task_of(experiment_name, known)
     if space is None:
         space = space_of(known, task, champion.model, varied=[asked(c)[0] for c in where])
-    refused = rejections(store, experiment_name)
-    space, remarks = constrained(space, refused)
     narrowed(space, where)  # so that a wrong condition shows before anything is done
-    question: dict[str, Any] = {
+    progress("looking what is scheduled already")
+    ledger = swept_ledger(store, experiment_name, dry_run=dry_run)
+    before = suggested_runs(store, experiment_name)
+    refused = rejections_in(before)
+    space, remarks = constrained(space, refused)
+    question = {
         "experiment": store.experiment_id(experiment_name),
         "model": f"{champion.name}/{champion.version}",
         "trials": digest_of(known),
@@ -92,19 +100,10 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         "where": list(where),
         "rejected": [dict(rejection.config) for rejection in refused],
         "budget_s": budget_s,
-        **({} if rng is None else {"seed": int(rng.integers(2**53))}),
+        **seed_of(rng),
     }
-    what = plans.digest(question)
-    progress("looking what is scheduled already")
-    if dry_run:
-        looked_up = Ledger.known(store, question["experiment"])
-        plan = plans.standing(looked_up, what) if looked_up else None
-    else:
-        ledger = Ledger.of(store, question["experiment"])
-        sweep(ledger)
-        plan = plans.standing(ledger, what)
-    is_repeated = plan is not None
-    if plan is None:
+
+    def decide(seed: int) -> Decision:
         it = Asked(
             experiment_name=experiment_name,
             champion=champion,
@@ -113,19 +112,17 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
             n=n,
             space=space,
             where=where,
-            seed=question.get("seed", int(what[:13], 16)),
+            seed=seed,
             budget_s=budget_s,
-            suggested=suggested_configs(store, experiment_name),
+            suggested=configs_of(before),
             remarks=remarks,
         )
         found = search(it, spread, progress)
-        about = about_of(it, found)
-        if dry_run:
-            return told_of(about)
-        plan = plans.decide(ledger, what, items_of(it, found), about, lineage_tags(champion, task))
-    if dry_run:
-        return told_of(plan.about, is_repeated=True)
-    return published(store, ledger, plan, is_repeated, progress)
+        return Decision(
+            items=items_of(it, found), about=about_of(it, found), tags=lineage_tags(champion)
+        )
+
+    return scheduled_once(store, ledger, question, decide, dry_run=dry_run, progress=progress)
 
 
 def suggest_again(
@@ -154,12 +151,12 @@ def suggest_again(
     plan_id = record.tags.get(names.SUGGEST_RUN, run_id)
     plan = plans.read(store, plan_id)
     about = plan.about
-    if "model" not in about:
+    if "champion" not in about:
         raise StoreRefused(
             f"The suggestions of {plan_id} were made without a meta-model (`suggest --explore`): "
             "there is no search to repeat."
         )
-    champion = registry.version_of(store, about["model"], about["version"])
+    champion = registry.version_of(store, *about["champion"])
     it = Asked(
         experiment_name=about["experiment_name"],
         champion=champion,
@@ -175,5 +172,6 @@ def suggest_again(
     found = search(it, None, progress)
     compare(plan, found)
     if dry_run:
-        return told_of(about, is_repeated=True)
-    return published(store, Ledger.of(store, plan.experiment_id), plan, True, progress)
+        return told(about, is_repeated=True)
+    ledger = Ledger.of(store, plan.experiment_id)
+    return published(store, ledger, plan, is_repeated=True, progress=progress)

@@ -21,12 +21,11 @@ MAX_CHANGES = 6  # params in which a suggestion differs from the nearest run, in
 MAX_SHOWN = 120  # characters of a text from the server
 
 
-def lineage_tags(champion: Registered, task: str) -> dict[str, str]:
+def lineage_tags(champion: Registered) -> dict[str, str]:
     """Tags that say what has suggested it."""
     return {
         names.MODEL_VERSION: f"{champion.name}/{champion.version}",
         names.HARVEST_RUN: champion.harvest_run_id,
-        names.TASK: task,
     }
 
 
@@ -41,7 +40,7 @@ def items_of(it: Asked, found: Found) -> list[Item]:
         close = _nearest(alike, it.known, it.task, champion.objective)
         near = {names.NEAREST_RUN: str(alike["run_id"][0])} if len(alike) else {}
         text = _note(suggestion, champion, it.experiment_name, it.task, f"{so_far}{close}", origin)
-        tags = {**lineage_tags(champion, it.task), **near}
+        tags = {**lineage_tags(champion), **near}
         items.append(item(suggestion, champion.objective, it.task, note=text, tags=tags))
     return items
 

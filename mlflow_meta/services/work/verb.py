@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import IO
 
 from mlflow_meta.errors import BadCommand
+from mlflow_meta.scheduling import check_may_schedule
 from mlflow_meta.services.work.commands import arguments
 from mlflow_meta.services.work.shift import Execution, Rules, Shift, may_be_taken
-from mlflow_meta.store import MlflowStore, Store, names, queue
+from mlflow_meta.store import MlflowStore, Store, queue
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.sweep import sweep
 
@@ -59,8 +60,7 @@ def work(
             f"There is no program {command[0]!r} here, so nothing was started. Check the words "
             "after `--`, or give the program's whole path."
         )
-    for name in (experiment_name, names.PROJECT_EXPERIMENT):
-        store.check_may_edit(name)
+    check_may_schedule(store, experiment_name)
     ledger = Ledger.of(store, store.experiment_id(experiment_name))
     for run in queue.waiting(ledger):
         arguments(command, run.params)
