@@ -116,6 +116,13 @@ def test_a_claimed_run_is_running_and_waits_no_more(
     assert queue.claim(store, run_id, tags={}) is None
 
 
+def test_nothing_is_learned_from_our_own_experiments(store: MlflowStore) -> None:
+    Ledger.of(store, store.experiment_id("sweep-a"))
+    assert sorted(experiment.name for experiment in store.experiments()) == [
+        "Default", "sweep-a", "sweep-b",
+    ]  # fmt: skip
+
+
 def test_finish_leaves_what_the_training_has_ended_itself(
     store: MlflowStore, client: MlflowClient
 ) -> None:

@@ -291,6 +291,9 @@ def test_a_search_is_repeated_bit_for_bit_from_any_of_its_runs(
     cli = ["suggest", "-e", "sweep-a", "--tracking-uri", trained.uri, "--from"]
     done = CliRunner().invoke(main, [*cli, first.run_ids[0]])
     assert "finds the same, bit for bit" in done.stdout
+    assert "no more than" not in done.stderr
+    beside = CliRunner().invoke(main, [*cli, first.run_ids[0], "-n", "2"])
+    assert (beside.exit_code, "with all that was asked then" in beside.stderr) == (2, True)
     no_plan: Result = CliRunner().invoke(
         main, [*cli, of_kind(client, "mlflow-meta", names.KIND)[0]]
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
+from click.core import ParameterSource
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.lock import alone
@@ -18,6 +19,9 @@ from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, workin
 if TYPE_CHECKING:
     from mlflow_meta.store import MlflowStore
     from mlflow_meta.trials import Suggestions
+
+_BESIDE_FROM = {"from_run", "experiment_name", "dry_run", "as_json", "no_lock", "tracking_uri",
+                "deadline"}  # fmt: skip
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -91,14 +95,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
     Next:
         mlflow-meta work -e sweep-7 -- python train.py
     """
-    if explore and (task or model_name or budget or from_run):
-        raise click.UsageError(
-            "--explore asks no meta-model: leave out --task, --model-name, --budget and --from."
-        )
-    if direction and not explore:
-        raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")
-    if more and seed is not None:
-        raise click.UsageError("--more takes a seed of its own: leave out --seed.")
+    _check_usage(click.get_current_context())
     given = read_space(space_path)
     is_alone = dry_run or no_lock
     with nullcontext() if is_alone else alone("suggest", tracking_uri, experiment_name):
@@ -134,7 +131,11 @@ def suggest(  # noqa: PLR0913 - one argument an option
         return
     show.suggestions(found)
     show_tuning.grounds(found)
-    if len(found.items) < n and not (found.searched and found.searched.is_interrupted):
+    if (
+        not from_run
+        and len(found.items) < n
+        and not (found.searched and found.searched.is_interrupted)
+    ):
         click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
         click.echo("Nothing was written (--dry-run).", err=True)
@@ -142,6 +143,28 @@ def suggest(  # noqa: PLR0913 - one argument an option
     click.echo(_done(found, experiment_name, is_from_run=from_run is not None))
     click.echo(f"See them: {_address(store, found.view)}")
     click.echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
+
+
+def _check_usage(context: click.Context) -> None:
+    """Refuse options that say nothing beside one another, rather than leave one out in silence."""
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if "explore" in given and given & {"task", "model_name", "budget", "from_run"}:
+        raise click.UsageError(
+            "--explore asks no meta-model: leave out --task, --model-name, --budget and --from."
+        )
+    if "direction" in given and "explore" not in given:
+        raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")
+    if {"more", "seed"} <= given:
+        raise click.UsageError("--more takes a seed of its own: leave out --seed.")
+    if "from_run" in given and given - _BESIDE_FROM:
+        raise click.UsageError(
+            "--from repeats a search with all that was asked then: give it -e, --dry-run, --json "
+            "and how to reach the server alone."
+        )
 
 
 def _done(found: Suggestions, experiment_name: str, *, is_from_run: bool) -> str:

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import mlflow
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities import RunStatus as MlflowStatus
 from mlflow.exceptions import MlflowException
@@ -43,7 +42,7 @@ from mlflow_meta.store.patience import (
 from mlflow_meta.store.permissions import check_may_edit, needing
 from mlflow_meta.store.rest import content_of
 
-_OURS = f"the experiment {names.PROJECT_EXPERIMENT!r}, where harvests and models are kept"
+OURS_IN_WORDS = f"the experiment {names.PROJECT_EXPERIMENT!r}, where harvests and models are kept"
 PAGE = 1000  # runs asked for at once
 BATCH = 100  # params, or tags, that MLflow takes in one request
 
@@ -97,7 +96,7 @@ class MlflowRuns:
     def check_may_edit(self, experiment_name: str) -> None:
         """See `Store`."""
         if experiment_name == names.PROJECT_EXPERIMENT:
-            found = self._experiment(experiment_name, "EDIT", _OURS)
+            found = self._experiment(experiment_name, "EDIT", OURS_IN_WORDS)
         else:
             (found,) = self.experiments([experiment_name], needed="EDIT")
         if found is not None:
@@ -112,9 +111,10 @@ class MlflowRuns:
         """
         name = names.PROJECT_EXPERIMENT
         if name not in self._ids:
-            found = self._experiment(name, "EDIT", _OURS)
+            found = self._experiment(name, "EDIT", OURS_IN_WORDS)
             if found is None:
-                with needing("EDIT", _OURS, note="There is none yet, and this user may make none."):
+                note = "There is none yet, and this user may make none."
+                with needing("EDIT", OURS_IN_WORDS, note=note):
                     self._make_experiment(name, {})
                 found = self._experiment(name)
             assert found is not None, "an experiment that was made is there"
@@ -217,7 +217,7 @@ class MlflowRuns:
     @translated
     def get_run(self, run_id: str) -> Record:
         """See `Store`."""
-        return _record(self._ask(lambda: self.client.get_run(run_id)))
+        return record_of(self._ask(lambda: self.client.get_run(run_id)))
 
     @translated
     def search_runs(
@@ -229,7 +229,7 @@ class MlflowRuns:
             key = names.PREFIX + name
             terms.append(f"tags.`{key}` != ''" if value is None else f"tags.`{key}` = '{value}'")
         runs = self.runs([experiment_id], " and ".join(terms))
-        return sorted(map(_record, runs), key=lambda record: (record.start_ms, record.run_id))
+        return sorted(map(record_of, runs), key=lambda record: (record.start_ms, record.run_id))
 
     @translated
     def log_files(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
@@ -302,34 +302,6 @@ class MlflowRuns:
         return list(found.values())
 
     @translated
-    def latest(self, kind: str, **tags: str) -> Record | None:
-        """Our newest finished run of a kind, with these tags of ours; None if there is none."""
-        terms = ["attributes.status = 'FINISHED'"]
-        for name, value in {"kind": kind, **tags}.items():
-            terms.append(f"tags.`{names.PREFIX}{name}` = '{value}'")
-        experiment = self._ask(lambda: self.client.get_experiment_by_name(names.PROJECT_EXPERIMENT))
-        if experiment is None or experiment.lifecycle_stage != "active":
-            return None
-        found = self._ask(
-            lambda: self.client.search_runs(
-                [experiment.experiment_id],
-                " and ".join(terms),
-                max_results=1,
-                order_by=["attributes.end_time DESC"],
-            )
-        )
-        return _record(found[0]) if found else None
-
-    @translated
-    def try_writing(self) -> None:
-        """Write a harmless tag to our own experiment, to see whether we may."""
-        experiment_id = self.own_experiment_id()
-        with needing("EDIT", _OURS):
-            self.client.set_experiment_tag(
-                experiment_id, "mlflow_meta.doctor", str(int(time.time()))
-            )
-
-    @translated
     def experiments(self, wanted: Sequence[str] = (), *, needed: str = "READ") -> list[Experiment]:
         """The active experiments of these names; all but our own where none is named.
 
@@ -354,7 +326,7 @@ class MlflowRuns:
             if not token:
                 break
         if not wanted:
-            return [e for e in everything if e.name != names.PROJECT_EXPERIMENT]
+            return [e for e in everything if e.name not in names.OURS]
         by_name = {experiment.name: experiment for experiment in everything}
         for name in wanted:
             if name not in by_name:
@@ -365,18 +337,9 @@ class MlflowRuns:
                 )
         return [by_name[name] for name in dict.fromkeys(wanted)]
 
-    @translated
-    def server_version(self) -> str:
-        """Version of the MLflow server; of the installed MLflow where the store is a database."""
-        if not self.uri.startswith("http"):
-            return str(mlflow.__version__)
-        answer = http_request(
-            self.client._tracking_client.store.get_host_creds(), "/version", "GET", timeout=10
-        )
-        return answer.text.strip() if answer.ok else "unknown"
 
-
-def _record(run: Run) -> Record:
+def record_of(run: Run) -> Record:
+    """What MLflow's client has read, as the contract has it."""
     info, data = run.info, run.data
     return Record(
         run_id=str(info.run_id),

@@ -11,17 +11,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
+from mlflow.utils.rest_utils import http_request
 
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import NothingToLearn, StoreError, Unreadable
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
+from mlflow_meta.store.contract import Record
 from mlflow_meta.store.histories import read_curves, source
-from mlflow_meta.store.mlflow_runs import MlflowRuns
+from mlflow_meta.store.mlflow_runs import OURS_IN_WORDS, MlflowRuns, record_of
 from mlflow_meta.store.parse import to_dataset
 from mlflow_meta.store.parts import read_in_parts
+from mlflow_meta.store.permissions import needing
 from mlflow_meta.store.rest import over, read_changed, read_rest
 from mlflow_meta.store.runs import Runs, joined
 from mlflow_meta.store.signatures import Signatures, ask_models
@@ -174,6 +178,44 @@ class MlflowStore(MlflowRuns):
     ) -> MetaDataset:
         """The meta-dataset of what was read."""
         return to_dataset(runs, experiments, now_ms=int(time.time() * 1000), tags=tags)
+
+    @translated
+    def latest(self, kind: str, **tags: str) -> Record | None:
+        """Our newest finished run of a kind, with these tags of ours; None if there is none."""
+        terms = ["attributes.status = 'FINISHED'"]
+        for name, value in {"kind": kind, **tags}.items():
+            terms.append(f"tags.`{names.PREFIX}{name}` = '{value}'")
+        experiment = self._experiment(names.PROJECT_EXPERIMENT)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            return None
+        found = self._ask(
+            lambda: self.client.search_runs(
+                [experiment.experiment_id],
+                " and ".join(terms),
+                max_results=1,
+                order_by=["attributes.end_time DESC"],
+            )
+        )
+        return record_of(found[0]) if found else None
+
+    @translated
+    def try_writing(self) -> None:
+        """Write a harmless tag to our own experiment, to see whether we may."""
+        experiment_id = self.own_experiment_id()
+        with needing("EDIT", OURS_IN_WORDS):
+            self.client.set_experiment_tag(
+                experiment_id, "mlflow_meta.doctor", str(int(time.time()))
+            )
+
+    @translated
+    def server_version(self) -> str:
+        """Version of the MLflow server; of the installed MLflow where the store is a database."""
+        if not self.uri.startswith("http"):
+            return str(mlflow.__version__)
+        answer = http_request(
+            self.client._tracking_client.store.get_host_creds(), "/version", "GET", timeout=10
+        )
+        return answer.text.strip() if answer.ok else "unknown"
 
     def dataset(self, run_id: str | None = None) -> tuple[str, MetaDataset]:
         """The meta-dataset of a harvest, with the harvest's run id; None for the newest.

@@ -5,6 +5,8 @@ PROJECT_EXPERIMENT = "mlflow-meta"
 """Where our own runs live: harvests, trainings of meta-models, suggestions and ledgers."""
 LEDGER_EXPERIMENT = "mlflow-meta-ledger"
 """Always empty: its name, which only one experiment can have, elects the run of all ledgers."""
+OURS = (PROJECT_EXPERIMENT, LEDGER_EXPERIMENT)
+"""From which nothing is learned."""
 
 RANK = "mlflow_meta.rank"
 MODEL_VERSION = "mlflow_meta.model_version"
