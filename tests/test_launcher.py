@@ -180,7 +180,8 @@ def test_the_program_has_no_signal_ignored_or_blocked(start: Start, log: Path) -
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     assert end(trainer).exit_code == 0
     fields = dict(line.split(":\t", 1) for line in log.read_text().splitlines())
-    assert [int(fields[name], 16) for name in ("SigIgn", "SigBlk")] == [0, 0]
+    ours = sum(1 << (number - 1) for number in signal.valid_signals())  # not those of the C library
+    assert [int(fields[name], 16) & ours for name in ("SigIgn", "SigBlk")] == [0, 0]
 
 
 @linux_only

@@ -99,7 +99,8 @@ def test_both_readers_give_the_same_bytes_on_mysql(
 
 
 def test_numbers_and_texts_are_those_that_were_logged(filled: str) -> None:
-    read = read_sql(filled, experiments(MlflowStore(filled)))
+    known = experiments(MlflowStore(filled))  # other tests have runs in this database too
+    read = read_sql(filled, {id: name for id, name in known.items() if name == "exact"})
     metrics = {key: values[0].as_py() for key, _, values in by_key(read.metrics)}
     for i, value in enumerate(FLOATS):
         assert metrics[f"m{i:04d}"].hex() == value.hex()
