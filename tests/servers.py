@@ -17,6 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pymysql
+from mlflow import MlflowClient
+
+from mlflow_meta.store import names
 
 START_S = 120.0
 STOP_S = 20.0
@@ -264,3 +267,10 @@ def dask(n_workers: int, argv: Sequence[str] = ()) -> Iterator[str]:
         finally:
             for process in reversed(started):
                 _end_group(process)
+
+
+def make_fresh(client: MlflowClient, before: str) -> None:
+    """Have a server on which mlflow-meta has never been."""
+    for name in (names.PROJECT_EXPERIMENT, names.LEDGER_EXPERIMENT):
+        if found := client.get_experiment_by_name(name):
+            client.rename_experiment(found.experiment_id, f"{name} before {before}")

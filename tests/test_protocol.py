@@ -9,14 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import run_state_machine_as_test
+from loop import Loop
 from world import LEASE_S, Mortal, World
 
 from mlflow_meta.attempt import Outcome
@@ -210,73 +204,6 @@ def test_a_draft_that_was_discarded_is_not_tried_again_by_a_reaper() -> None:
         world.step("reaps")
     assert len(world.store.search_runs(world.experiment_id, key=None)) == 4
     assert world.store.get_run(ghost).status == "KILLED"
-
-
-class Loop(RuleBasedStateMachine):
-    """The whole loop, in any order, with deaths anywhere."""
-
-    faults = st.one_of(
-        st.just({}),
-        st.fixed_dictionaries(
-            {"n": st.integers(1, 30), "after": st.booleans(), "dies": st.booleans()}
-        ),
-    )
-    who = st.integers(0, 3)
-
-    @initialize()
-    def begin(self) -> None:
-        self.world = World(InMemoryStore("sweep"))
-        self.steps: list[tuple[str, int, dict[str, object]]] = []
-
-    def do(self, what: str, who: int, fault: dict[str, object]) -> None:
-        self.steps.append((what, who, fault))
-        self.world.step(what, who, **fault)
-
-    @rule(which=st.integers(0, 2), fault=faults)
-    def suggests(self, which: int, fault: dict[str, object]) -> None:
-        self.do("suggests", which, fault)
-
-    @rule(who=who, fault=faults)
-    def takes(self, who: int, fault: dict[str, object]) -> None:
-        self.do("takes", who, fault)
-
-    @rule(who=who, fault=faults)
-    def ends(self, who: int, fault: dict[str, object]) -> None:
-        self.do("ends", who, fault)
-
-    @rule(who=who, fault=faults)
-    def hands_back(self, who: int, fault: dict[str, object]) -> None:
-        self.do("hands_back", who, fault)
-
-    @rule(who=who, fault=faults)
-    def beats(self, who: int, fault: dict[str, object]) -> None:
-        self.do("beats", who, fault)
-
-    @rule(who=who)
-    def is_stopped(self, who: int) -> None:
-        self.do("is_stopped", who, {})
-
-    @rule(fault=faults)
-    def wakes(self, fault: dict[str, object]) -> None:
-        self.do("wakes", 0, fault)
-
-    @rule(fault=faults)
-    def reaps(self, fault: dict[str, object]) -> None:
-        self.do("reaps", 0, fault)
-
-    @rule()
-    def rejects(self) -> None:
-        self.do("rejects", 0, {})
-
-    @invariant()
-    def holds(self) -> None:
-        if hasattr(self, "world"):
-            self.world.check_always()
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.settle()
-            self.world.check()
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ COMMANDS: dict[str, Sequence[str]] = {
     "work": ["work", "-e", "sweep-a", "--max-runs", "1", "--lease", "1s", "--", "true"],
     "report": ["report", "-e", "sweep-a"],
     "lineage": ["lineage", "RUN"],
+    "tune": ["tune", "-e", "sweep-a", "--metric", "val_loss", "--rounds", "1", "-n", "1",
+             "--", "true"],
 }  # fmt: skip
 FAULTS: dict[str, Fault] = {
     "no answer": Fault("hang", times=None),

@@ -12,7 +12,7 @@ import roles
 from mlflow import MlflowClient
 from nightly import nightly
 from processes import Racers
-from servers import mlflow_server
+from servers import make_fresh, mlflow_server
 from world import item
 
 from mlflow_meta.store import MlflowStore, names, plans
@@ -52,19 +52,12 @@ def racers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Racers]:
         yield racers
 
 
-def make_fresh(client: MlflowClient, race: int) -> None:
-    """Have a server on which mlflow-meta has never been."""
-    for name in (names.PROJECT_EXPERIMENT, names.LEDGER_EXPERIMENT):
-        if found := client.get_experiment_by_name(name):
-            client.rename_experiment(found.experiment_id, f"{name} before {race}")
-
-
 def test_all_that_elect_a_ledger_on_a_fresh_server_at_once_get_the_same(
     server: str, racers: Racers
 ) -> None:
     client = MlflowClient(tracking_uri=server)
     for race in range(N_ELECTIONS):
-        make_fresh(client, race)
+        make_fresh(client, f"{race}")
         experiment_id = client.create_experiment(f"election {race}")
         elected = set(racers.race(roles.elects, server, experiment_id))
         assert elected == {Ledger.of(MlflowStore(server), experiment_id).run_id}
