@@ -1,6 +1,6 @@
 """What outgrows one machine: opening a cluster of Dask, or one of processes of this machine.
 
-Only this module and `search.sharded` know Dask; the others take an `Executor`, or what spreads a
+Only this module and `search.shards` know Dask; the others take an `Executor`, or what spreads a
 search. When a worker dies, others do its work again: every call may be repeated.
 """
 

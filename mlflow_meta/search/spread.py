@@ -19,7 +19,7 @@ import numpy as np
 from mlflow_meta.search.best import Best, Weight
 from mlflow_meta.search.branch import n_rows_in
 from mlflow_meta.search.choose import ENGINES, WHOLE, Spread, run
-from mlflow_meta.search.sharded import (
+from mlflow_meta.search.shards import (
     POLL_S,
     SHARDS_PER_THREAD,
     ended,

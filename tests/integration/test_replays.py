@@ -1,4 +1,4 @@
-"""What the state machine does in memory, done again on real servers: it must end in the same way."""
+"""What the state machine does in memory ends in the same way where a real server does it."""
 
 from __future__ import annotations
 
