@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,15 @@ def test_a_worker_stops_after_so_many_runs_and_so_much_time() -> None:
     assert len(work(store, "sweep", ["true"])) == 2
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """As in a terminal: where pytest is in a `&`, the shell has it ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_hands_back_what_is_in_training() -> None:
     store = InMemoryStore("sweep")
     first = scheduled(store, {"x": "1"}, {"x": "2"})
