@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow_meta.dataset import MetaDataset
     from mlflow_meta.errors import MetaError
-    from mlflow_meta.loop import tune
+    from mlflow_meta.loop import cycle, tune
     from mlflow_meta.proposal import propose
     from mlflow_meta.services.harvest import harvest
+    from mlflow_meta.services.monitor import monitor
+    from mlflow_meta.services.promote import promote
     from mlflow_meta.services.suggest import suggest
     from mlflow_meta.services.train import train
     from mlflow_meta.services.work import work
@@ -20,7 +22,10 @@ __all__ = [
     "MetaError",
     "MlflowStore",
     "SearchSpace",
+    "cycle",
     "harvest",
+    "monitor",
+    "promote",
     "propose",
     "suggest",
     "train",
@@ -35,7 +40,10 @@ _HOME = {
     "MetaError": "errors",
     "MlflowStore": "store",
     "SearchSpace": "space",
+    "cycle": "loop",
     "harvest": "services.harvest",
+    "monitor": "services.monitor",
+    "promote": "services.promote",
     "propose": "proposal",
     "suggest": "services.suggest",
     "train": "services.train",

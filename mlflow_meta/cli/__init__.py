@@ -5,6 +5,7 @@ import click
 from mlflow_meta.cli.follow import lineage
 from mlflow_meta.cli.learn import harvest, space, train
 from mlflow_meta.cli.look import backtest, demo, doctor, explain, report
+from mlflow_meta.cli.schedule import cycle, monitor, promote
 from mlflow_meta.cli.suggest import suggest
 from mlflow_meta.cli.tune import tune
 from mlflow_meta.cli.work import work
@@ -24,7 +25,8 @@ def main() -> None:
 
 
 _COMMANDS = (
-    demo, doctor, harvest, space, train, explain, backtest, suggest, work, tune, report, lineage
+    demo, doctor, harvest, space, train, promote, explain, backtest, suggest, work, tune, cycle,
+    monitor, report, lineage,
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -210,6 +210,8 @@ def space(
 @click.option(
     "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
 )
+@click.option("--promote", is_flag=True,
+              help="Make it the champion whatever later runs say of it.")  # fmt: skip
 @options.dask
 @options.tracking_uri
 @options.as_json
@@ -224,11 +226,14 @@ def train(  # noqa: PLR0913 - one argument an option
     kinds: Sequence[str],
     harvest_run: str | None,
     model_name: str | None,
+    promote: bool,
     address: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Train meta-models on the newest harvest; register the best as champion.
+    """Train meta-models on the newest harvest; register the best.
+
+    It becomes the champion where there is none, or where it predicts the runs since then better.
 
     Exit code 3: too few runs, or none of the models can tell good from bad on held-out ones.
 
@@ -258,6 +263,7 @@ def train(  # noqa: PLR0913 - one argument an option
             kinds=kinds,
             harvest_run_id=harvest_run,
             model_name=model_name,
+            promote=promote,
             executor=cluster.executor if cluster else None,
             progress=say,
         )
@@ -279,6 +285,7 @@ def train(  # noqa: PLR0913 - one argument an option
                 "p_value": done.signal.p_value,
                 "n_more": done.signal.n_more,
                 "champion": done.champion,
+                "verdict": done.decision.verdict.value,
                 "left_out": done.left_out,
                 "remarks": list(done.remarks),
                 "candidates": done.table.to_dict("records"),

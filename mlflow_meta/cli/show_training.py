@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from mlflow_meta.cli import show
 
 if TYPE_CHECKING:
     from mlflow_meta.models.signal import Signal
+    from mlflow_meta.promotion import Decision
     from mlflow_meta.services.train import Training
 
 
@@ -22,15 +24,30 @@ def training(done: Training) -> None:
         f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
         "on held-out trials."
     )
-    alias = "alias champion"
+    click.echo(f"Registered {done.model_name} version {done.version}, {decision(done.decision)}.")
     if done.champion != done.version:
-        alias = f"but version {done.champion}, which could, stays champion"
-    click.echo(f"Registered {done.model_name} version {done.version}, {alias}.")
+        click.echo(
+            f"Version {done.champion} stays the champion. To have this one all the same: "
+            f"mlflow-meta promote --model-name {shlex.quote(done.model_name)} "
+            f"--version {done.version}",
+            err=True,
+        )
     for remark in done.remarks:
         click.echo(remark, err=True)
     if not done.has_signal:
         click.echo(_refusal(done.signal), err=True)
     click.echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
+
+
+def decision(done: Decision) -> str:
+    """What became of a version, and by which numbers."""
+    found = done.comparison
+    if found is None or found.n == 0:
+        return done.verdict.value
+    return (
+        f"{done.verdict.value} (error smaller by {found.gain:.2g}, surely by {found.gain_low:.2g}, "
+        f"on {found.n} runs; {found.coverage:.0%} of them in its 80% intervals)"
+    )
 
 
 def _refusal(found: Signal) -> str:

@@ -116,7 +116,7 @@ class MetaModel:
 
     def _prepare(self, trials: pd.DataFrame, space: SearchSpace) -> None:
         check_trials(trials)
-        self.scales = _scales(trials)
+        self.scales = scales_of(trials)
         self.encoder = self._learn_encoder(trials, space)
 
     def updated(self, trials: pd.DataFrame) -> MetaModel:
@@ -130,7 +130,7 @@ class MetaModel:
         """
         check_trials(trials)
         new = MetaModel(self.make_regressor, self._learn_encoder)
-        new.scales = _scales(trials)
+        new.scales = scales_of(trials)
         places = [*self.encoder.tasks, *new.scales] if self.encoder.tasks else []
         new.encoder = replace(self.encoder, tasks=tuple(dict.fromkeys(places)))
         new.calibration, new.signal = self.calibration, self.signal
@@ -142,10 +142,21 @@ class MetaModel:
             new.regressor = fitted(self.make_regressor, X, y, groups)
         return new
 
+    def relearned(self, trials: pd.DataFrame) -> MetaModel:
+        """What it would be if only `trials` were known: learned anew, its calibration kept.
+
+        Raises:
+            TooLittle: As `fit` does.
+        """
+        new = MetaModel(self.make_regressor, self._learn_encoder)
+        new.learn(trials, self.encoder.space)
+        new.calibration = self.calibration
+        return new
+
     def n_unseen(self, trials: pd.DataFrame) -> int:
         """How many of `trials` it has not learned from, told by their task and value."""
         n = 0
-        for task, scale in _scales(trials).items():
+        for task, scale in scales_of(trials).items():
             seen = self.scales[task].values.tolist() if task in self.scales else []
             n += (Counter(scale.values.tolist()) - Counter(seen)).total()
         return n
@@ -255,7 +266,8 @@ def check_trials(trials: pd.DataFrame) -> None:
         )
 
 
-def _scales(trials: pd.DataFrame) -> dict[str, TaskScale]:
+def scales_of(trials: pd.DataFrame) -> dict[str, TaskScale]:
+    """The scale of each task, of all its trials."""
     tasks = trials["task"].astype(str).to_numpy(dtype=object)
     values = trials["value"].to_numpy(float)
     by_task = trials.groupby(tasks, sort=False).indices

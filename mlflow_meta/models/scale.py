@@ -55,6 +55,10 @@ class TaskScale:
         cut = np.clip((unit - middle) * _QUARTILES / (high - low), _LOW, _HIGH)
         return np.asarray((ranks + (cut - cut.mean()) / cut.std()) / 2)
 
+    def score_at(self, values: Vector) -> Vector:
+        """Scores `(m,)` of any values `(m,)`: linear between those seen, and no further."""
+        return np.asarray(np.interp(values, self.values, self.to_score(self.values)))
+
     def to_value(self, scores: Vector) -> Vector:
         """Values `(m,)` at the scores `(m,)`: rising, linear between neighbours.
 

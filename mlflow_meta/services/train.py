@@ -1,4 +1,4 @@
-"""Train: a meta-dataset -> the meta-model that predicts it best, registered as the champion."""
+"""Train: a meta-dataset -> the meta-model that predicts it best, registered as the challenger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pandas as pd
 from mlflow_meta import pictures
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.dataset.leakage import Leak
-from mlflow_meta.errors import BadSpace, NoModel
+from mlflow_meta.errors import BadSpace
 from mlflow_meta.explain import explain
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.choice import Candidate, compare, score_table
 from mlflow_meta.models.signal import Signal
+from mlflow_meta.promotion import Decision, carry_out, decide
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
 from mlflow_meta.store.own_runs import own_run
@@ -34,8 +35,8 @@ class Training:
         run_id: The training run.
         model_name: The registered model's name.
         version: The new version of it.
-        champion: The version that is the champion now: the new one, unless it has no signal and
-            the one before had.
+        champion: The version that is the champion now.
+        decision: Why the new version is the champion, or is not.
         objective: What it predicts.
         table: The kinds of model that were compared, the best first, and the baselines; as
             `score_table` gives it.
@@ -52,6 +53,7 @@ class Training:
     model_name: str
     version: str
     champion: str
+    decision: Decision
     objective: Objective
     table: pd.DataFrame
     n_trials: int
@@ -75,10 +77,14 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     kinds: Sequence[str] = (),
     harvest_run_id: str | None = None,
     model_name: str | None = None,
+    promote: bool = False,
     executor: Executor | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Training:
-    """Compare all kinds of meta-model on a harvest, register the best, and make it the champion.
+    """Compare all kinds of meta-model on a harvest, and register the best.
+
+    It becomes the champion where there is none, or where it predicts the runs that the champion
+    has not learned from better; see `promotion`.
 
     Args:
         store: Where the harvest is, and the model goes.
@@ -93,6 +99,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         kinds: Names of `models.ZOO` to compare; none for all.
         harvest_run_id: Which harvest; None for the newest.
         model_name: What to register it as; None for `mlflow-meta-<metric>`.
+        promote: Make it the champion in any case.
         executor: Where to fit what is compared side by side, see `choice.compare`; None for here,
             which gives the same.
         progress: Called with what is being done.
@@ -137,15 +144,16 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         _log_candidates(store, run_id, candidates, table, objective)
         registry.log_training_data(store, run_id, trials, harvest_run_id)
         example = registry.example_of(trials, inferred.space)
-        stays = None if best.model.has_signal else _champion_with_signal(store, name)
-        version = registry.register(
-            store, run_id, name, registry.pack(packed), example, as_champion=stays is None
-        )
+        version = registry.register(store, run_id, name, registry.pack(packed), example)
+        progress("comparing it with the champion on later runs")
+        decision = decide(store, name, packed, trials, by_hand=promote)
+        carry_out(store, name, version, decision)
     return Training(
         run_id=run_id,
         model_name=name,
         version=version,
-        champion=stays or version,
+        champion=version if decision.verdict.is_promoted else str(decision.champion),
+        decision=decision,
         objective=objective,
         table=table,
         n_trials=len(trials),
@@ -234,15 +242,6 @@ def _log_candidates(
             if name in models:
                 picture = pictures.predicted_against_actual(models[name], objective)
                 store.log_files(child_id, {_HELD_OUT_FILE: picture})
-
-
-def _champion_with_signal(store: MlflowStore, name: str) -> str | None:
-    """The version of the champion, if it can tell good from bad; None if not, or if none is."""
-    try:
-        champion = registry.champion(store, name=name)
-    except NoModel:
-        return None
-    return champion.version if champion.model.has_signal else None
 
 
 def _explanation(

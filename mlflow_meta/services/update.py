@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
+from mlflow_meta.promotion import Decision, carry_out, decide
 from mlflow_meta.store import MlflowStore, names, registry
 from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.trials import Objective
@@ -17,7 +18,9 @@ class Update:
     Attributes:
         run_id: The run of the new version; that of the old one if nothing was new.
         model_name: The registered model's name.
-        version: The version that is the champion now.
+        version: The new version; the old one if nothing was new.
+        champion: The version that is the champion now.
+        decision: Why the new version is the champion, or is not; None if nothing was new.
         updated_from: The version that was the champion before.
         objective: What it predicts.
         n_new: How many trials it has learned from that it did not know. With none, no version was
@@ -27,6 +30,8 @@ class Update:
     run_id: str
     model_name: str
     version: str
+    champion: str
+    decision: Decision | None
     updated_from: str
     objective: Objective
     n_new: int
@@ -57,6 +62,7 @@ def update(
     known = known_to(store, old)
     new, n_new = brought_up_to_date(old, known, tasks_of(experiment_name, known))
     run_id, version = old.run_id, old.version
+    decision: Decision | None = None
     if n_new:
         store.check_may_edit(names.PROJECT_EXPERIMENT)
         registry.reserve(store, new.name, new.objective)
@@ -76,10 +82,14 @@ def update(
             registry.log_training_data(store, run_id, trials, known.harvest_run_id)
             example = registry.example_of(trials, new.model.encoder.space)
             version = registry.register(store, run_id, new.name, registry.pack(new), example)
+            decision = decide(store, new.name, new, trials, by_hand=False)
+            carry_out(store, new.name, version, decision)
     return Update(
         run_id=run_id,
         model_name=new.name,
         version=version,
+        champion=old.version if decision and not decision.verdict.is_promoted else version,
+        decision=decision,
         updated_from=old.version,
         objective=new.objective,
         n_new=n_new,

@@ -13,6 +13,7 @@ from mlflow_meta.errors import StoreRefused
 from mlflow_meta.store import names
 from mlflow_meta.store.contract import Store
 
+_KEY = "ledger."
 _NOTE = (
     "mlflow-meta keeps a tag here that must never be doubled: which run all its ledgers start "
     "from. It needs no runs. Leave it as it is."
@@ -62,8 +63,17 @@ class Ledger:
         return self.store.log_once(self.run_id, key, run_id)
 
 
+def known_experiments(store: Store) -> set[str]:
+    """The ids of the experiments that have a ledger; nothing is made."""
+    tags = store.experiment_once(names.LEDGER_EXPERIMENT, {})
+    if names.ROOT not in tags:
+        return set()
+    keys = store.get_run(tags[names.ROOT]).params
+    return {key.removeprefix(_KEY) for key in keys if key.startswith(_KEY)}
+
+
 def _key(experiment_id: str) -> str:
-    return f"ledger.{experiment_id}"
+    return f"{_KEY}{experiment_id}"
 
 
 def _root(store: Store) -> str:

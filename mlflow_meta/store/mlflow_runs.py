@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities import RunStatus as MlflowStatus
@@ -45,8 +45,18 @@ from mlflow_meta.store.rest import content_of
 OURS_IN_WORDS = f"the experiment {names.PROJECT_EXPERIMENT!r}, where harvests and models are kept"
 PAGE = 1000  # runs asked for at once
 BATCH = 100  # params, or tags, that MLflow takes in one request
+MAX_POINTS = 900  # of metrics; it takes 1,000
 
 T = TypeVar("T")
+
+
+class Point(NamedTuple):
+    """A point of the history of a metric."""
+
+    key: str
+    value: float
+    at_ms: int
+    step: int
 
 
 class MlflowRuns:
@@ -205,6 +215,13 @@ class MlflowRuns:
             part = slice(start, start + BATCH)
             batch = (run_id, [] if start else points, pairs[part], texts[part])
             self._ask(partial(self._backend.log_batch, *batch))
+
+    @translated
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Add to the histories of a run's metrics; a point that is there already stays one."""
+        for start in range(0, len(points), MAX_POINTS):
+            part = [Metric(*point) for point in points[start : start + MAX_POINTS]]
+            self._ask(partial(self._backend.log_batch, run_id, part, [], []))
 
     @translated
     def set_status(self, run_id: str, status: RunStatus) -> None:

@@ -7,7 +7,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,13 @@ class Registered(Packed):
         name: The registered model's name.
         version: Which version of it.
         run_id: The training run.
+        tags: Of the version.
     """
 
     name: str
     version: str
     run_id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_name(metric: str) -> str:
@@ -145,10 +147,8 @@ def register(
     name: str,
     files: Mapping[str, bytes],
     example: pd.DataFrame,
-    *,
-    as_champion: bool = True,
 ) -> str:
-    """Log `files` as an MLflow model that can be served, and register it.
+    """Log `files` as an MLflow model that can be served, and register it as the challenger.
 
     The model is code (`serving.py`) beside plain data files, and brings this package along, so that
     it can be served where mlflow-meta is not installed.
@@ -159,7 +159,6 @@ def register(
         name: The registered model's name, which `reserve` has seen.
         files: As `pack` gives them.
         example: Rows of raw params, for the signature and the input example.
-        as_champion: Whether the new version takes over the alias.
 
     Returns:
         The new version.
@@ -183,10 +182,29 @@ def register(
     run = store.client.get_run(run_id)
     source = f"{run.info.artifact_uri}/{names.MODEL_FOLDER}"
     with needing("EDIT", _named(name)):
-        version = _create_version(store, name, source, run_id)
-        if as_champion:
-            store.client.set_registered_model_alias(name, names.CHAMPION, version.version)
-    return str(version.version)
+        version = str(_create_version(store, name, source, run_id).version)
+        store.client.set_registered_model_alias(name, names.CHALLENGER, version)
+    return version
+
+
+@translated
+def tag_version(store: MlflowStore, name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Write tags to a version of a registered model."""
+    with needing("EDIT", _named(name)):
+        for key, value in tags.items():
+            store.client.set_model_version_tag(name, version, key, value)
+
+
+@translated
+def promote(store: MlflowStore, name: str, version: str) -> None:
+    """Make a version the champion, after it was loaded: the alias never leads to a broken one.
+
+    Raises:
+        StoreRefused: If there is no such version, or it can't be loaded; the champion stays.
+    """
+    version_of(store, name, version)
+    with needing("EDIT", _named(name)):
+        store.client.set_registered_model_alias(name, names.CHAMPION, version)
 
 
 def _create_version(store: MlflowStore, name: str, source: str, run_id: str) -> ModelVersion:
@@ -231,13 +249,32 @@ def version_of(store: MlflowStore, name: str, version: str) -> Registered:
     return _loaded(store, name, store.client.get_model_version(name, version))
 
 
+@translated
+def challenger(store: MlflowStore, name: str) -> Registered | None:
+    """The version that was registered last; None if there is none."""
+    try:
+        version = store.client.get_model_version_by_alias(name, names.CHALLENGER)
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        return None
+    return _loaded(store, name, version)
+
+
 def _loaded(store: MlflowStore, name: str, version: ModelVersion) -> Registered:
     folder = f"{names.MODEL_FOLDER}/artifacts/{_FILES}"
-    packed = unpack(store.files(str(version.run_id), folder))
+    try:
+        packed = unpack(store.files(str(version.run_id), folder))
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreRefused(
+            f"Version {version.version} of {_named(name)} is damaged: its files in "
+            f"{version.source} can't be read ({error}). Train a new one with `mlflow-meta train`."
+        ) from error
     return Registered(
         name=name,
         version=str(version.version),
         run_id=str(version.run_id),
+        tags=dict(version.tags or {}),
         model=packed.model,
         kind=packed.kind,
         objective=packed.objective,

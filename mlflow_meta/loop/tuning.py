@@ -115,7 +115,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     store.check_may_edit(experiment_name)
     rng = rng or np.random.default_rng()
     sources = [*learn_from, experiment_name] if learn_from else ()
-    curves = _names(metric) if at == "best" else ()
+    curves = metrics_meant(metric) if at == "best" else ()
     executor = cluster.executor if cluster else None
     done: list[Round] = []
     training: Training | None = None
@@ -185,7 +185,7 @@ def _trained(  # noqa: PLR0913 - it only says where
     )
 
 
-def _names(metric: str | Sequence[str] | None) -> Sequence[str]:
+def metrics_meant(metric: str | Sequence[str] | None) -> Sequence[str]:
     """The metrics that may be meant, as `MetaDataset.objective` takes them; all by `*`."""
     if metric is None:
         return ("*",)

@@ -1,0 +1,106 @@
+"""What cron's commands have done, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_meta.cli import show, show_training
+
+if TYPE_CHECKING:
+    from mlflow_meta.loop import Cycle
+    from mlflow_meta.services.monitor import Monitored
+    from mlflow_meta.services.promote import Promotion
+
+
+def cycle_data(done: Cycle) -> dict[str, Any]:
+    """What a cycle did."""
+    training, promotion, suggestions = done.training, done.promotion, done.suggestions
+    return {
+        "harvest_run_id": done.harvest.run_id,
+        "n_trials": done.harvest.n_trials,
+        "n_read": done.harvest.n_read,
+        "monitored": [monitored_data(seen) for seen in done.monitored],
+        "promotion": promotion_data(promotion) if promotion else None,
+        "version": training.version if training else None,
+        "champion": training.champion if training else promotion.champion if promotion else None,
+        "verdict": training.decision.verdict.value if training else None,
+        "n_waiting_before": done.n_waiting,
+        "run_ids": list(suggestions.run_ids) if suggestions else [],
+        "remarks": list(done.remarks),
+    }
+
+
+def cycle(done: Cycle) -> None:
+    """What a cycle did, step by step."""
+    click.echo(f"Harvested {done.harvest.n_trials} runs, {done.harvest.n_read} read anew.")
+    monitored(done.monitored)
+    if done.promotion:
+        promotion(done.promotion)
+    if trained := done.training:
+        click.echo(
+            f"Trained {trained.model_name} version {trained.version} on {trained.n_trials} runs, "
+            f"{show_training.decision(trained.decision)}."
+        )
+    if done.suggestions:
+        show.suggestions(done.suggestions)
+        click.echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
+    for remark in done.remarks:
+        click.echo(remark, err=True)
+
+
+def promotion_data(done: Promotion) -> dict[str, Any]:
+    """Which version is the champion, and why."""
+    return {
+        "model_name": done.model_name,
+        "before": done.before,
+        "champion": done.champion,
+        "n_later": done.n_later,
+        "coverage": done.coverage,
+        "has_drifted": done.has_drifted,
+        "verdicts": {v: decision.verdict.value for v, decision in done.decisions.items()},
+    }
+
+
+def promotion(done: Promotion) -> None:
+    """Which version is the champion, and why."""
+    said = f"Champion of {done.model_name}: version {done.before}"
+    if done.n_later:
+        said += f", {done.n_later} runs since, {done.coverage:.0%} of them in its 80% intervals"
+    if done.has_drifted:
+        said += "; it has drifted"
+    click.echo(f"{said}.")
+    for version, decision in done.decisions.items():
+        click.echo(f"Version {version}: {show_training.decision(decision)}.")
+    if done.has_drifted and done.champion == done.before:
+        click.echo("No other version does better: train a new one.", err=True)
+
+
+def monitored_data(seen: Monitored) -> dict[str, Any]:
+    """What suggestions have brought."""
+    last = seen.course.iloc[-1].to_dict() if len(seen.course) else {}
+    told = ("coverage_80", "share_better", "hours_saved", "regret")
+    return {
+        "experiment": seen.experiment,
+        "metric": seen.objective.metric,
+        "run_id": seen.run_id,
+        "n_suggested": seen.n_suggested,
+        "n_ended": len(seen.course),
+        "n_new": seen.n_new,
+        **{name: float(last[name]) if last else None for name in told},
+    }
+
+
+def monitored(found: Sequence[Monitored]) -> None:
+    """What suggestions have brought, an experiment and metric a row."""
+    rows = [monitored_data(seen) for seen in found]
+    if not any(row["n_ended"] for row in rows):
+        click.echo("No suggested run has ended yet.")
+        return
+    columns = ["experiment", "metric", "n_suggested", "n_ended", "coverage_80", "share_better",
+               "hours_saved"]  # fmt: skip
+    words = ["experiment", "metric", "suggested", "ended", "in 80% interval", "beat the best",
+             "hours saved"]  # fmt: skip
+    show.table(words, [[row[name] for name in columns] for row in rows if row["n_ended"]])

@@ -1,0 +1,150 @@
+"""Cycle: what cron does of the loop: all of it but the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mlflow_meta.cluster import Cluster
+from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.errors import NoModel, TooLittle
+from mlflow_meta.loop.tuning import metrics_meant
+from mlflow_meta.services.explore import explore
+from mlflow_meta.services.harvest import Harvest, harvest
+from mlflow_meta.services.monitor import Monitored, monitor
+from mlflow_meta.services.promote import Promotion, promote
+from mlflow_meta.services.suggest import suggest
+from mlflow_meta.services.train import Training, train
+from mlflow_meta.space import SearchSpace, narrowed
+from mlflow_meta.store import MlflowStore, Registered, registry
+from mlflow_meta.store.ledger import Ledger
+from mlflow_meta.store.queue import waiting
+from mlflow_meta.trials import At, Direction, Objective, Suggestions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """What one cycle did.
+
+    Attributes:
+        harvest: What it read.
+        monitored: What the suggestions so far have brought.
+        promotion: Whether the champion has drifted, or gave way; None where there was none.
+        training: The new version; None where nothing was new, or runs were too few.
+        suggestions: What waits for workers now; None where enough did before.
+        n_waiting: How many runs were waiting before.
+        remarks: What was left out, and why, as sentences.
+    """
+
+    harvest: Harvest
+    monitored: Sequence[Monitored]
+    promotion: Promotion | None
+    training: Training | None
+    suggestions: Suggestions | None
+    n_waiting: int
+    remarks: tuple[str, ...]
+
+
+def cycle(  # noqa: PLR0913 - each is a choice of its own
+    store: MlflowStore,
+    experiment_name: str,
+    *,
+    n: int = 5,
+    metric: str | Sequence[str] | None = None,
+    direction: Direction | None = None,
+    at: At = "last",
+    tasks_by: str = DEFAULT_TASKS,
+    learn_from: Sequence[str] = (),
+    space: SearchSpace | None = None,
+    where: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    cluster: Cluster | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Cycle:
+    """Harvest, monitor, promote, train and suggest, so that `n` suggestions wait for workers.
+
+    What may be left out is: training where no run is new to the version that was registered last,
+    and suggesting where `n` runs wait already. While runs are too few for a meta-model, what is
+    suggested covers the search space evenly. It may be killed anywhere, and overlap with others.
+
+    Args:
+        store: Where the runs are.
+        experiment_name: The experiment to improve.
+        n: How many suggestions are to wait.
+        metric: As `tune` takes it, and all others too.
+        direction: Which values are better.
+        at: Which value of the metric's curve counts.
+        tasks_by: What makes runs comparable.
+        learn_from: Names of the experiments to learn from beside it; none for all of the server.
+        space: Where to search; None to infer it from the experiment's runs.
+        where: Conditions that narrow the space.
+        kinds: Kinds of meta-model to compare, as `train` takes them.
+        cluster: Where runs are read, meta-models compared and spaces searched; None for here.
+        progress: Called with what is being done.
+
+    Raises:
+        MetaError: As the services do.
+    """
+    if space is not None:
+        narrowed(space, where)  # so that a wrong condition shows before anything is done
+    store.check_may_edit(experiment_name)
+    executor = cluster.executor if cluster else None
+    sources = [*learn_from, experiment_name] if learn_from else ()
+    progress("harvesting")
+    found = harvest(
+        store, sources, curves=metrics_meant(metric) if at == "best" else (), executor=executor
+    )
+    monitored = monitor(store, progress=progress)
+    remarks: list[str] = []
+    promotion, training = None, None
+    dataset = found.dataset.with_tasks(tasks_by)
+    objective = dataset.objective(metric, direction, at=at)
+    name = registry.model_name(objective.metric)
+    try:
+        promotion = promote(store, model_name=name, progress=progress)
+    except NoModel:
+        progress("training the first meta-model")
+    newest = registry.challenger(store, name) if promotion else None
+    if (
+        newest
+        and _answers(newest, objective, tasks_by)
+        and not newest.model.n_unseen(dataset.trials(objective))
+    ):
+        remarks.append("No run is new to the meta-model: nothing was trained.")
+    else:
+        try:
+            training = train(
+                store, metric=metric, direction=direction, at=at, tasks_by=tasks_by, kinds=kinds,
+                model_name=name, executor=executor, progress=progress,
+            )  # fmt: skip
+        except TooLittle as error:
+            remarks.append(str(error))
+    ledger = Ledger.known(store, store.experiment_id(experiment_name))
+    n_waiting = len(waiting(ledger)) if ledger else 0
+    suggestions = None
+    if n_waiting >= n:
+        remarks.append(f"{n_waiting} suggestions wait already: none was added.")
+    elif promotion or training:
+        suggestions = suggest(
+            store, experiment_name, n=n - n_waiting, model_name=name, space=space, where=where,
+            spread=cluster.spread if cluster else None, progress=progress,
+        )  # fmt: skip
+    else:
+        suggestions = explore(
+            store, experiment_name, n=n - n_waiting, metric=metric, direction=direction,
+            space=space, where=where,
+        )  # fmt: skip
+    return Cycle(
+        harvest=found,
+        monitored=monitored,
+        promotion=promotion,
+        training=training,
+        suggestions=suggestions,
+        n_waiting=n_waiting,
+        remarks=tuple(remarks),
+    )
+
+
+def _answers(version: Registered, objective: Objective, tasks_by: str) -> bool:
+    """Whether a version was trained for just this question."""
+    return (version.objective, version.tasks_by) == (objective, tasks_by)
