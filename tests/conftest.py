@@ -32,9 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="run what takes minutes to set up, too")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--nightly"):
-        os.environ["MLFLOW_META_NIGHTLY"] = "1"  # what sizes of tests go by
+        os.environ["MLFLOW_META_NIGHTLY"] = "1"  # what sizes of tests go by, once they are imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("MLFLOW_META_NIGHTLY"):
         return
     for item in items:

@@ -74,7 +74,7 @@ def add_mlp(client: MlflowClient, name: str, n: int, **more: object) -> list[str
 def champions(client: MlflowClient) -> dict[str, list[str]]:
     """Version -> its aliases."""
     return {
-        str(version.version): list(client.get_model_version(NAME, version.version).aliases)
+        str(version.version): sorted(client.get_model_version(NAME, version.version).aliases)
         for version in client.search_model_versions(f"name = '{NAME}'")
     }
 
@@ -189,7 +189,7 @@ def test_suggest_takes_newer_runs_in_and_registers_nothing(
     harvested = harvest(trained)
     found = suggest(trained, "sweep-a", n=2, rng=np.random.default_rng(0))
     assert (found.n_unseen, found.model) == (5, f"{NAME} v1")
-    assert champions(client) == {"1": ["champion"]}
+    assert champions(client) == {"1": ["challenger", "champion"]}
     for run_id in found.run_ids:
         tags = client.get_run(run_id).data.tags
         assert tags["mlflow_meta.harvest_run"] == harvested.run_id
@@ -205,15 +205,15 @@ def test_an_update_in_memory_suggests_what_a_registered_one_does(
     add_mlp(client, "young", 3)
     harvested = harvest(trained)
     in_memory = configs(trained, "young")
-    done = update(trained, "young", metric="val_loss")
+    done = update(trained, "young", metric="val_loss", promote=True)
     assert (done.updated_from, done.version, done.n_new) == ("1", "2", 8)
-    assert champions(client) == {"1": [], "2": ["champion"]}
+    assert champions(client) == {"1": [], "2": ["challenger", "champion"]}
     champion = registry.champion(trained, metric="val_loss")
     assert (champion.harvest_run_id, champion.run_id) == (harvested.run_id, done.run_id)
     assert configs(trained, "young") == in_memory
-    again = update(trained, "young", metric="val_loss")
+    again = update(trained, "young", metric="val_loss", promote=True)
     assert (again.run_id, again.version, again.n_new) == (done.run_id, "2", 0)
-    assert champions(client) == {"1": [], "2": ["champion"]}
+    assert champions(client) == {"1": [], "2": ["challenger", "champion"]}
 
 
 def test_a_param_that_is_new_is_searched_but_no_feature(
@@ -225,7 +225,7 @@ def test_a_param_that_is_new_is_searched_but_no_feature(
     found = suggest(trained, "sweep-a", dry_run=True, where=["model=mlp"])
     assert found.n_unseen == 16
     assert not found.never_logged
-    assert update(trained, "sweep-a").n_new == 16
+    assert update(trained, "sweep-a", promote=True).n_new == 16
     champion = registry.champion(trained, metric="val_loss")
     assert "params.dropout" not in champion.model.encoder.names
 
@@ -238,7 +238,7 @@ def test_a_champion_of_some_experiments_takes_in_no_others_but_the_target(
     train(store, metric="val_loss", experiment_names=["sweep-b"])
     assert suggest(store, "sweep-b", dry_run=True).n_unseen == 0
     assert suggest(store, "sweep-a", dry_run=True).n_unseen == 24
-    assert update(store, "young").n_new == 4
+    assert update(store, "young", promote=True).n_new == 4
     assert set(registry.champion(store).model.scales) == {"sweep-b", "young"}
 
 
@@ -248,11 +248,11 @@ def test_a_harvest_of_fewer_tasks_makes_the_champion_forget_none(
     first = registry.champion(trained).harvest_run_id
     add_mlp(client, "sweep-a", 2)
     harvest(trained, ["sweep-a"])
-    assert update(trained, "sweep-a").n_new == 2
+    assert update(trained, "sweep-a", promote=True).n_new == 2
     champion = registry.champion(trained)
     assert set(champion.model.scales) == {"sweep-a", "sweep-b"}
     assert champion.harvest_run_id == first
-    assert update(trained, "sweep-a").n_new == 0
+    assert update(trained, "sweep-a", promote=True).n_new == 0
     assert suggest(trained, "sweep-b", dry_run=True).n_unseen == 0
 
 

@@ -43,6 +43,7 @@ def update(
     *,
     metric: str | None = None,
     model_name: str | None = None,
+    promote: bool = False,
 ) -> Update:
     """Teach the champion the new trials of an experiment, and of the tasks that it knows already.
 
@@ -53,6 +54,7 @@ def update(
         experiment_name: Whose tasks are learned from, also if the champion does not know them yet.
         metric: What it predicts, as `suggest` takes it; None if there is only one meta-model.
         model_name: The registered model, where it is not our own choice.
+        promote: Make it the champion whatever later runs say of it; see `promotion`.
 
     Raises:
         NoModel: If no meta-model has been trained.
@@ -82,7 +84,7 @@ def update(
             registry.log_training_data(store, run_id, trials, known.harvest_run_id)
             example = registry.example_of(trials, new.model.encoder.space)
             version = registry.register(store, run_id, new.name, registry.pack(new), example)
-            decision = decide(store, new.name, new, trials, by_hand=False)
+            decision = decide(store, new.name, new, trials, by_hand=promote)
             carry_out(store, new.name, version, decision)
     return Update(
         run_id=run_id,
