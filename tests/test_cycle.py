@@ -1,0 +1,107 @@
+"""`mlflow-meta cycle` as cron runs it, again and again, with real trainings in between."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from conftest import add_run
+from mlflow import MlflowClient
+
+from mlflow_meta import cycle
+from mlflow_meta.cli import main
+from mlflow_meta.cli.lock import alone
+from mlflow_meta.store import MlflowStore
+
+TRAINER = [sys.executable, str(Path(__file__).with_name("trainer.py"))]
+CYCLE = ["cycle", "-e", "sweep-a", "--metric", "val_loss", "--kind", "linear"]
+
+Ask = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def ask(filled_uri: str) -> Ask:
+    """Run a command with `--json`; its exit code and answer."""
+
+    def run(*args: str) -> tuple[int, dict[str, Any]]:
+        options = ["--tracking-uri", filled_uri, "--json"]
+        split = args.index("--") if "--" in args else len(args)
+        result = CliRunner().invoke(main, [*args[:split], *options, *args[split:]])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, json.loads(result.stdout) if result.stdout else {}
+
+    return run
+
+
+def waiting(client: MlflowClient) -> int:
+    experiment = client.get_experiment_by_name("sweep-a")
+    found = client.search_runs([experiment.experiment_id], "attributes.status = 'SCHEDULED'")
+    return len(found)
+
+
+@pytest.mark.slow
+def test_cycles_keep_suggestions_waiting_and_leave_out_what_need_not_be_done(
+    ask: Ask, client: MlflowClient
+) -> None:
+    code, first = ask(*CYCLE, "-n", "3")
+    assert code == 0
+    assert (first["promotion"], first["version"], first["champion"]) == (None, "1", "1")
+    assert first["verdict"] == "promoted: there was no champion"
+    assert (first["n_waiting_before"], len(first["run_ids"]), waiting(client)) == (0, 3, 3)
+    _, idle = ask(*CYCLE, "-n", "3")
+    assert (idle["version"], idle["run_ids"], waiting(client)) == (None, [], 3)
+    assert idle["remarks"] == [
+        "No run is new to the meta-model: nothing was trained.",
+        "3 suggestions wait already: none was added.",
+    ]
+    assert ask("work", "-e", "sweep-a", "--max-runs", "2", "--", *TRAINER)[0] == 0
+    _, third = ask(*CYCLE, "-n", "3")
+    assert (third["version"], third["champion"]) == ("2", "1")
+    assert third["promotion"]["n_later"] == 2
+    assert (third["n_waiting_before"], len(third["run_ids"]), waiting(client)) == (1, 2, 3)
+    (seen,) = third["monitored"]
+    assert (seen["n_suggested"], seen["n_ended"], seen["n_new"]) == (3, 2, 2)
+    assert 0 <= seen["coverage_80"] <= 1
+
+
+def test_a_cycle_of_too_few_runs_covers_the_space_until_they_are_enough(
+    sqlite_uri: str, client: MlflowClient
+) -> None:
+    experiment = client.create_experiment("young")
+    for i in range(4):
+        add_run(client, experiment, params={"lr": 10.0**-i, "depth": i}, metrics={"loss": float(i)})
+    store = MlflowStore(sqlite_uri)
+    found = cycle(store, "young", metric="loss", n=2)
+    assert (found.training, found.promotion) == (None, None)
+    assert "there are 4. Train 4 more" in found.remarks[0]
+    assert found.suggestions is not None and len(found.suggestions.run_ids) == 2
+    assert not found.suggestions.model
+    again = cycle(store, "young", metric="loss", n=2)
+    assert (again.suggestions, again.n_waiting) == (None, 2)
+
+
+def test_a_second_cycle_on_the_machine_leaves_at_once(ask: Ask, filled_uri: str) -> None:
+    with alone("cycle", filled_uri, "sweep-a"):
+        code, said = ask(*CYCLE)
+    assert (code, said) == (75, {})
+
+
+def test_a_cycle_says_in_words_what_it_did(filled_uri: str) -> None:
+    options = ["--tracking-uri", filled_uri, "-n", "2"]
+    told = CliRunner().invoke(main, [*CYCLE, *options])
+    assert told.exit_code == 0, told.output
+    for words in (
+        "Harvested 48 runs",
+        "No suggested run has ended yet.",
+        "Trained mlflow-meta-val_loss version 1 on 48 runs, promoted: there was no champion.",
+        "predicted val_loss",
+        "Scheduled 2 runs.",
+    ):
+        assert words in told.stdout
+    assert "Next: mlflow-meta work -e sweep-a" in told.stderr
