@@ -1,0 +1,10 @@
+#!/bin/sh
+# One turn of the loop, for cron. Steps may overlap with other turns, and be killed at any moment.
+#   METRIC       what is learned, such as val_loss
+#   EXPERIMENT   what is improved
+#   SUGGESTIONS  how many runs are suggested where something new was learned
+set -eu
+mlflow-meta harvest
+# 3: too few runs, or nothing to tell them apart by; `suggest` knows what to do then
+mlflow-meta train --metric "$METRIC" || [ $? -eq 3 ]
+mlflow-meta suggest -e "$EXPERIMENT" --metric "$METRIC" -n "$SUGGESTIONS"
