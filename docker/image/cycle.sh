@@ -5,6 +5,6 @@
 #   SUGGESTIONS  how many runs are suggested where something new was learned
 set -eu
 mlflow-meta harvest
-# 3: too few runs, or nothing to tell them apart by; `suggest` knows what to do then
-mlflow-meta train --metric "$METRIC" || [ $? -eq 3 ]
+# 3: too few runs, or nothing to tell them apart by. `suggest` says what to do without a model.
+mlflow-meta train --metric "$METRIC" || { code=$?; [ $code -eq 3 ] || exit $code; }
 mlflow-meta suggest -e "$EXPERIMENT" --metric "$METRIC" -n "$SUGGESTIONS"
