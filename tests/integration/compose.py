@@ -164,7 +164,7 @@ class Stack:
     def wait(self, name: str) -> None:
         """Wait until a service's health check is content, or one that ends has done its work."""
         if self.services[name].health:
-            until(lambda: self.is_healthy(name), f"{name} is healthy")
+            until(lambda: self.is_healthy(name), f"{name} is healthy", pause_s=0.5)
         else:
             code = self.running.pop(name).wait(timeout=60)
             assert code == 0, self.log(name)

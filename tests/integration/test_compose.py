@@ -48,7 +48,9 @@ def test_the_loop_runs_through_the_services_of_compose(
         assert "ended with 0: cycle.sh" in running.log("scheduler"), running.log("scheduler")
         running.wait("serving")
         assert ask(values)["low"] < ask(values)["high"]
-        (run, *_) = until(lambda: trained(client, experiment), "a suggested run was trained")
+        (run, *_) = until(
+            lambda: trained(client, experiment), "a suggested run was trained", pause_s=0.5
+        )
         assert "val_loss" in run.data.metrics
         check_artifacts(values, run, monkeypatch)
         check_changes_over(running, client, values)
