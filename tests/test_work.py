@@ -139,6 +139,16 @@ def test_a_worker_stops_after_so_many_runs_and_so_much_time() -> None:
     assert len(work(store, "sweep", ["true"])) == 2
 
 
+def test_a_worker_that_polls_trains_what_is_scheduled_while_it_waits() -> None:
+    store = InMemoryStore("sweep")
+    later = threading.Timer(0.5, scheduled, [store, {"x": "2"}])
+    later.start()
+    done = work(store, "sweep", ["true"], Rules(poll_s=0.1, max_runs=1))
+    later.join()
+    assert [e.outcome for e in done] == [Outcome.FINISHED]
+    assert work(store, "sweep", ["true"], Rules(poll_s=0.1, max_time_s=0.3)) == []
+
+
 @pytest.fixture
 def interrupts() -> Iterator[None]:
     """As in a terminal: where pytest is in a `&`, the shell has it ignore SIGINT."""

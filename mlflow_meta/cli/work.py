@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Take no more runs after so long, as 90m or 2h; what is in training then is finished.",
 )
+@click.option(
+    "--poll",
+    type=options.Seconds(),
+    metavar="TIME",
+    help="Where nothing waits, stay and look again after so long, as 30s: until stopped, or until "
+    "--max-runs or --max-time.",
+)
 @options.concurrency
 @options.gpus
 @click.option("--require-approval", is_flag=True,
@@ -41,6 +48,7 @@ def work(  # noqa: PLR0913 - one argument an option
     experiment_name: str,
     max_runs: int | None,
     max_time: float | None,
+    poll: float | None,
     concurrency: int,
     gpus: str | None,
     require_approval: bool,
@@ -62,6 +70,7 @@ def work(  # noqa: PLR0913 - one argument an option
         mlflow-meta work -e sweep-7 -- python train.py
         mlflow-meta work -e sweep-7 --gpus all -- python train.py --lr {learning_rate}
         mlflow-meta work -e sweep-7 --project ./my-project
+        mlflow-meta work -e sweep-7 --poll 30s -- python train.py
     Next:
         mlflow-meta report -e sweep-7
     """
@@ -79,6 +88,7 @@ def work(  # noqa: PLR0913 - one argument an option
         gpus=read_gpus(gpus),
         require_approval=require_approval,
         lease_s=lease,
+        poll_s=poll,
     )
     argv: Sequence[str] = project_command(project) if project else command
     if dry_run:

@@ -58,13 +58,15 @@ def killed_at_last(processes: list[BaseProcess]) -> Iterator[None]:
             process.join()
 
 
-def until(what: Callable[[], Any], why: str, patience_s: float = PATIENCE_S) -> Any:
-    """Wait for something that is true; it."""
+def until(
+    what: Callable[[], Any], why: str, patience_s: float = PATIENCE_S, pause_s: float = 0.02
+) -> Any:
+    """Wait for something that is true; it. A pause is made between two looks."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if found := what():
             return found
-        time.sleep(0.02)
+        time.sleep(pause_s)
     raise AssertionError(f"in {patience_s:.0f} s it did not happen that {why}")
 
 

@@ -22,7 +22,7 @@ from mlflow_meta.store import Scheduled, queue
 from mlflow_meta.store.ledger import Ledger
 
 MAX_FAILURES = 2  # trainings that may fail in a row before the others are left waiting
-MAX_PAUSE_S = 30.0  # between two looks at the queue and at other workers
+MAX_PAUSE_S = 30.0  # at most between two looks at the queue and at other workers
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Rules:
         gpus: Ids of GPUs, as CUDA_VISIBLE_DEVICES has them; one training at a time on each.
         require_approval: Whether it takes only what a person has approved.
         lease_s: Seconds without a heartbeat after which a worker is taken for dead.
+        poll_s: Seconds after which it looks again where nothing waits; None to leave then.
     """
 
     max_runs: int | None = None
@@ -67,12 +68,15 @@ class Rules:
     gpus: Sequence[str] = ()
     require_approval: bool = False
     lease_s: float = queue.LEASE_S
+    poll_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ValueError(f"`concurrency >= 1` must hold, but got {self.concurrency}.")
         if not 0 < self.lease_s < math.inf:
             raise ValueError(f"`lease_s > 0` must hold, but got {self.lease_s}.")
+        if self.poll_s is not None and not 0 < self.poll_s < math.inf:
+            raise ValueError(f"`poll_s > 0` must hold, but got {self.poll_s}.")
         if len(set(self.gpus)) < len(self.gpus):
             raise ValueError(f"Each GPU is named once, but got {list(self.gpus)}.")
 
@@ -80,6 +84,11 @@ class Rules:
     def slots(self) -> list[str | None]:
         """The places of trainings: a GPU, or None for none in particular."""
         return list(self.gpus) or [None] * self.concurrency
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds between two looks at the queue and at other workers."""
+        return min(MAX_PAUSE_S, self.lease_s / BEATS, self.poll_s or math.inf)
 
 
 def may_be_taken(run: Scheduled, rules: Rules) -> bool:
@@ -92,7 +101,7 @@ def may_be_taken(run: Scheduled, rules: Rules) -> bool:
 
 @dataclass(slots=True)
 class Shift:
-    """A worker at work, until nothing waits."""
+    """A worker at work, until nothing waits or, where it polls, until it may take no more."""
 
     ledger: Ledger
     command: Sequence[str]
@@ -111,7 +120,7 @@ class Shift:
     _is_watching: bool = False
 
     def run(self) -> list[Execution]:
-        """Work until nothing waits; what was claimed, in the order in which it ended."""
+        """Work until there is an end; what was claimed, in the order in which it ended."""
         free = self.rules.slots
         watch = queue.Watch(self.rules.lease_s)
         try:
@@ -120,7 +129,8 @@ class Shift:
                 while free and self._may_start() and self._start(free[0]):
                     del free[0]
                 is_idle = not self._running and self._ended.empty()  # in this order
-                if is_idle and not (self._is_watching and self._may_start()):
+                stays = self._is_watching or self.rules.poll_s is not None
+                if is_idle and not (stays and self._may_start()):
                     return self.done
                 free += self._wait()
         except BaseException:
@@ -193,11 +203,10 @@ class Shift:
 
     def _wait(self) -> list[str | None]:
         """Wait until something may have changed; the slots that have become free."""
-        pause = min(MAX_PAUSE_S, self.rules.lease_s / BEATS)
         free: list[str | None] = []
         try:
             while True:
-                gpu, ended = self._ended.get(timeout=0 if free else pause)
+                gpu, ended = self._ended.get(timeout=0 if free else self.rules.pause_s)
                 free.append(gpu)
                 if isinstance(ended, BaseException):
                     raise ended
@@ -207,7 +216,7 @@ class Shift:
 
     def _look_at_others(self, watch: queue.Watch) -> None:
         """Go on where others have stopped, and reap the runs of the dead."""
-        if clock() - self._looked < min(MAX_PAUSE_S, self.rules.lease_s / BEATS):
+        if clock() - self._looked < self.rules.pause_s:
             return
         self._looked = clock()
         doubtful = queue.tend(self.ledger, watch, self._running, clock)

@@ -28,7 +28,8 @@ def work(
 ) -> list[Execution]:
     """Train what is scheduled in an experiment, best rank first, until nothing waits.
 
-    It stops early when `shift.MAX_FAILURES` trainings in a row fail. Where other workers have runs,
+    With `rules.poll_s` it stays then, and trains what is scheduled later, too. It stops early when
+    `shift.MAX_FAILURES` trainings in a row fail. Where other workers have runs,
     it watches until it has seen that they live, or takes them for dead after a lease and trains
     what they had. On an interrupt it hands back what it trains.
 
