@@ -233,7 +233,7 @@ def _runs(
     run_uuids = [rng.bytes(16).hex() for _ in range(n)]
     params, tags = _params(n, rng), _drawn(USER_TAGS, n, rng)
     results = rng.uniform(0, 1, (n, len(METRICS)))
-    away = np.abs(np.log10(np.array(params["lr"], dtype=float)) + 3) / 3  # there is something to learn
+    away = np.abs(np.log10(np.array(params["lr"], dtype=float)) + 3) / 3  # of 0 to 1
     results[:, 0] = 0.7 * away + 0.3 * results[:, 0]
     rows: Rows = {table: [] for table in COLUMNS}
     for i, (run_uuid, experiment_id) in enumerate(zip(run_uuids, of_experiment, strict=True)):
