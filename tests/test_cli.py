@@ -205,7 +205,7 @@ def test_tables_are_for_people_and_words_go_to_stderr(uri: str) -> None:
     assert "sweep-a" in result.stdout
     assert "Next: mlflow-meta train --metric" in result.stderr
     trained = done("train", "--metric", "val_loss")
-    assert "Registered mlflow-meta-val_loss version 1, alias champion." in trained.stdout
+    assert "Registered mlflow-meta-val_loss version 1, promoted: there was no champion." in trained.stdout
     found = done("suggest", "-e", "sweep-a", "-n", "2")
     assert "Scheduled 2 runs in sweep-a." in found.stdout
     assert f"mlflow ui --backend-store-uri {uri}" in found.stdout
