@@ -12,6 +12,7 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import generator, read_direction
 from mlflow_meta.cli.running import emit, humane, open_store, quiet, working
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -49,12 +50,12 @@ def report(
         found = run(store, experiment_name, metric=metric, direction=read_direction(direction))
     if out is not None:
         out.write_bytes(found.picture)
-        click.echo(f"Wrote {out}.", err=True)
+        echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show.report_data(found))
         return
     show.report(found)
-    click.echo(show.balance(found))
+    echo(show.balance(found))
 
 
 @click.command()
@@ -110,7 +111,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
         )
     if out is not None:
         out.write_bytes(done.picture)
-        click.echo(f"Wrote {out}.", err=True)
+        echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show_backtest.data(done))
         return
@@ -151,7 +152,7 @@ def explain(
         found = run(store, experiment_name, metric=metric, task=task)
     if out is not None:
         out.write_bytes(found.picture)
-        click.echo(f"Wrote {out}.", err=True)
+        echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show.reasons_data(found))
         return
@@ -159,13 +160,13 @@ def explain(
         ["param", "permutation", "ped_anova", "runs"],
         [list(row) for row in found.importance.itertuples(index=False)],
     )
-    click.echo(f"On {found.task}, says {found.model}: {found.sentence}")
+    echo(f"On {found.task}, says {found.model}: {found.sentence}")
     if not found.has_signal:
-        click.echo(
+        echo(
             "But it could not tell good from bad on held-out trials: more runs are needed.",
             err=True,
         )
-    click.echo(f"Next: mlflow-meta suggest -e {shlex.quote(experiment_name)}", err=True)
+    echo(f"Next: mlflow-meta suggest -e {shlex.quote(experiment_name)}", err=True)
 
 
 @click.command()
@@ -220,8 +221,8 @@ def demo(folder: Path, as_json: bool) -> None:
         emit({"store": done.uri, **show.report_data(done.report)})
         return
     show.report(done.report)
-    click.echo(show.balance(done.report))
-    click.echo(done.guide)
+    echo(show.balance(done.report))
+    echo(done.guide)
 
 
 def _fresh(folder: Path) -> Path:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from mlflow_meta.cli import show
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.models.signal import Signal
@@ -17,7 +16,7 @@ def training(done: Training) -> None:
     """What came of a training."""
     columns = ["model", "rmse (average: 1)", "spearman", "spearman, later", "spearman, new task"]
     show.table(columns, [list(row) for row in done.table.itertuples(index=False)])
-    click.echo(
+    echo(
         f"Learned to {done.objective.direction.value} {show.objective(done.objective)} from "
         f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
         "on held-out trials."
@@ -25,12 +24,12 @@ def training(done: Training) -> None:
     alias = "alias champion"
     if done.champion != done.version:
         alias = f"but version {done.champion}, which could, stays champion"
-    click.echo(f"Registered {done.model_name} version {done.version}, {alias}.")
+    echo(f"Registered {done.model_name} version {done.version}, {alias}.")
     for remark in done.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     if not done.has_signal:
-        click.echo(_refusal(done.signal), err=True)
-    click.echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
+        echo(_refusal(done.signal), err=True)
+    echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
 
 
 def _refusal(found: Signal) -> str:
