@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 @options.target
 @options.metric
 @options.direction
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="report.html for an interactive page that needs nothing else; report.png for a picture.",
+)
 @options.tracking_uri
 @options.as_json
 @humane
@@ -40,16 +45,25 @@ def report(
 
     \b
     Example:
-        mlflow-meta report -e sweep-7 --out progress.png
+        mlflow-meta report -e sweep-7 --out report.html
     """
+    is_page = out is not None and out.suffix.lower() in (".html", ".htm")
+    if out is not None and not is_page and out.suffix.lower() != ".png":
+        raise click.UsageError(f"--out makes .html or .png, but the file is called {out.name!r}.")
     store = open_store(tracking_uri)
     from mlflow_meta.cli import show
     from mlflow_meta.services.report import report as run
+    from mlflow_meta.services.report import report_page
 
-    with working("reading runs"):
+    with working("reading runs") as say:
         found = run(store, experiment_name, metric=metric, direction=read_direction(direction))
+        content = found.picture
+        if is_page:
+            say("asking the champion")
+            now = datetime.now(timezone.utc)
+            content = report_page(store, experiment_name, found, now=now)
     if out is not None:
-        out.write_bytes(found.picture)
+        out.write_bytes(content)
         echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show.report_data(found))
