@@ -20,7 +20,7 @@ from mlflow_meta.space import Categorical
 MAX_AXES = 9  # params of the parallel coordinates; the metric has an axis of its own
 MAX_LINES = 300  # runs before, in the parallel coordinates
 MAX_DOTS = 2000  # runs before, in the chart of the budget
-MAX_BARS = 15  # params in the chart of importance
+MAX_BARS = 12  # params in the chart of importance
 MAX_CHOICES = 12  # of an axis; the rarest share a place
 MAX_TEXT = 40  # characters of a name or a choice
 BEST = 0.1  # share of the runs before that count as good

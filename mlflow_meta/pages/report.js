@@ -34,7 +34,11 @@ function ticks(range, n) {
     const found = [], first = Math.ceil(Math.log10(range.low)), last = Math.floor(Math.log10(range.high));
     const step = Math.max(1, Math.ceil((last - first + 1) / n));
     for (let e = first; e <= last; e += step) found.push(10 ** e);
-    if (found.length > 1) return found;
+    if (found.length > 2) return found;
+    const finer = [];
+    for (let e = first - 1; e <= last; e++) finer.push(...[1, 2, 5].map((k) => k * 10 ** e));
+    const within = finer.filter((v) => v >= range.low && v <= range.high);
+    if (within.length > 1) return within;
   }
   const rough = (range.high - range.low) / n, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((k) => k * power >= rough) * power, found = [];
@@ -82,7 +86,9 @@ function drawBudget() {
   const xs = done.map((run, i) => (byHours ? (hours += run.hours ?? 0) : i + 1));
   const [svg, width] = frame("budget", 320, `${data.metric} of ${done.length} runs in the order of training`);
   const box = { left: 64, right: width - 12, top: 10, bottom: 276 };
-  const y = extent(done.flatMap((run) => [run.got, run.low, run.high]), known(done.flatMap((r) => [r.got, r.low])).every((v) => v > 0) ? undefined : false);
+  const got = done.map((run) => run.got), ends = done.flatMap((run) => [run.low, run.high]);
+  const isWide = Math.min(...got) > 0 && Math.max(...got) / Math.min(...got) > 10; // an interval may then end below the frame
+  const y = extent([...got, ...(isWide ? known(ends).filter((v) => v > Math.min(...got) / 2) : ends)], isWide);
   const [atX, atY] = axes(svg, box, extent([...xs, byHours ? 0 : 1], false), y, { x: byHours ? "training time of all runs so far [h]" : "run, in the order of training", y: valueLabel });
   let best = null, line = "";
   done.forEach((run, i) => {
@@ -120,10 +126,11 @@ function drawImportance() {
   const row = 34, height = 8 + row * data.importance.length + 40;
   const [svg, width] = frame("importance", height, "Importance of params");
   const box = { left: Math.min(190, width * 0.4), right: width - 16, top: 4, bottom: height - 38 };
-  const atX = scale({ low: 0, high: 1 }, box.left, box.right);
-  for (const value of [0, 0.25, 0.5, 0.75, 1]) {
+  const x = { low: 0, high: Math.max(0.1, ...data.importance.flatMap((param) => [param.model, param.runs])) };
+  const atX = scale(x, box.left, box.right);
+  for (const value of ticks(x, width / 110)) {
     svg.append(el("line", { class: "grid", x1: atX(value), x2: atX(value), y1: box.top, y2: box.bottom }));
-    svg.append(el("text", { x: atX(value), y: box.bottom + 16, "text-anchor": "middle" }, `${100 * value}%`));
+    svg.append(el("text", { x: atX(value), y: box.bottom + 16, "text-anchor": "middle" }, `${short(100 * value)}%`));
   }
   svg.append(el("text", { class: "name", x: (box.left + box.right) / 2, y: box.bottom + 34, "text-anchor": "middle" }, "share of the importance of all params"));
   data.importance.forEach((param, i) => {
@@ -166,10 +173,12 @@ const kept = new Map(); // place of an axis -> [from, to], 0 at the bottom and 1
 function drawParallel() {
   const runs = data.runs.filter((run) => run.drawn);
   if (!runs.length || !data.axes.length) return empty("parallel", "No configuration is known yet.");
-  const [svg, shown] = frame("parallel", 360, `Configurations of ${runs.length} runs`);
-  svg.removeAttribute("role");
-  const top = 44, bottom = 330, gap = (shown - 110) / Math.max(data.axes.length - 1, 1), places = data.axes.map((_, i) => 50 + gap * i);
-  const heights = data.axes.map((axis) => {
+  const [svg, shown] = frame("parallel", 384, `Configurations of ${runs.length} runs`);
+  svg.setAttribute("role", "group");
+  const fit = Math.max(2, Math.floor((shown - 110) / 64) + 1), last = data.axes.length - 1; // the metric stays
+  const all = data.axes.map((axis, i) => ({ ...axis, i })).filter((axis) => axis.i === last || axis.i < fit - 1);
+  const top = 44, bottom = 330, unset = 362, gap = (shown - 110) / Math.max(all.length - 1, 1), places = all.map((_, i) => 50 + gap * i);
+  const heights = all.map((axis) => {
     if (axis.choices) { const n = axis.choices.length; return (v) => (n === 1 ? 0.5 : v / (n - 1)); }
     const f = scale(extent(axis.values, axis.log), 0, 1);
     axis.range = extent(axis.values, axis.log);
@@ -177,9 +186,8 @@ function drawParallel() {
   });
   const py = (h) => bottom - h * (bottom - top);
   const lines = runs.map((run) => {
-    const hs = run.at.map((v, i) => (v === null ? null : heights[i](v)));
-    let d = "", broken = true;
-    hs.forEach((h, i) => { if (h === null) { broken = true; return; } d += `${broken ? "M" : "L"}${places[i]} ${py(h)}`; broken = false; });
+    const hs = all.map((axis, k) => (run.at[axis.i] === null ? null : heights[k](run.at[axis.i])));
+    const d = `M${hs.map((h, k) => `${places[k]} ${h === null ? unset : py(h)}`).join("L")}`;
     const kind = run.suggested ? "path suggested" : run.good ? "path good" : "path";
     const path = el("path", { class: kind, d });
     path.addEventListener("pointerenter", () => { path.classList.add("lit"); at("hover").textContent = `${told(run)} | ${run.said}`; });
@@ -196,7 +204,9 @@ function drawParallel() {
     }
     at("hover").textContent = kept.size ? `${n} of ${lines.length} runs are within what is marked.` : "";
   };
-  data.axes.forEach((axis, i) => drawAxis(svg, axis, i, { x: places[i], top, bottom, gap, py, height: heights[i], filter }));
+  svg.append(el("line", { class: "same", x1: 20, x2: shown - 40, y1: unset, y2: unset }));
+  svg.append(el("text", { x: 20, y: unset + 16 }, "not set"));
+  all.forEach((axis, i) => drawAxis(svg, axis, i, { x: places[i], top, bottom, gap, py, height: heights[i], filter }));
   svg.addEventListener("dblclick", () => { kept.clear(); drawParallel(); at("hover").textContent = ""; });
   filter();
 }

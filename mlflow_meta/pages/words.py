@@ -20,7 +20,7 @@ MAX_PARAMS = 60  # of a suggestion in the table
 def words(story: Story) -> dict[str, Any]:
     """What the template asks for, beside the charts."""
     metric = shown.cut(story.objective.metric, MAX_VALUE)
-    columns = ["rank", f"predicted {metric}", "80% interval, from", "to", f"got {metric}"]
+    columns = ["rank", f"predicted {metric}", "80% interval", f"got {metric}"]
     return {
         "experiment": shown.cut(story.experiment_name, MAX_VALUE),
         "task": shown.cut(story.task, MAX_VALUE),
@@ -61,8 +61,8 @@ def _tiles(story: Story, metric: str) -> list[dict[str, str]]:
 
 
 def _row(row: Mapping[Any, Any], address: str) -> dict[str, Any]:
-    numbers = [row[name] for name in ("rank", "predicted", "low", "high", "got")]
-    cells = [_cell(number) for number in numbers]
+    cells = [_cell(row[name]) for name in ("rank", "predicted", "low", "got")]
+    cells[2]["text"] = f"{_number(row['low'])} .. {_number(row['high'])}"
     status, name = (shown.cut(str(row[key]), MAX_VALUE) for key in ("status", "name"))
     link = f"{address}{row['run_id']}" if address and row["run_id"] else ""
     cells.append({"kind": "text", "text": status, "sort": status, "address": ""})
