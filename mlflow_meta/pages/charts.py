@@ -119,6 +119,7 @@ def _run(row: Mapping[Any, Any], at: list[float | None]) -> dict[str, Any]:
     return {
         "name": shown.cut(str(row["name"]), MAX_TEXT),
         "suggested": bool(row["suggested"]),
+        "waits": row.get("status") in ("SCHEDULED", "RUNNING"),
         **{key: _plain(row[key]) for key in ("got", "predicted", "low", "high")},
         "hours": None if seconds is None else seconds / 3600,
         "at": at,

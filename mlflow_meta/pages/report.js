@@ -79,28 +79,29 @@ const told = (run) => `${run.name}: ${run.got === null ? "" : `got ${short(run.g
 const valueLabel = `${data.metric} (${data.direction})`;
 
 function drawBudget() {
-  const done = data.runs.filter((run) => run.got !== null);
+  const done = data.runs.filter((run) => run.got !== null || run.waits);
   if (!done.length) return empty("budget", "No run has finished yet.");
   const byHours = document.querySelector("input[name=by]:checked").value === "hours";
   let hours = 0;
   const xs = done.map((run, i) => (byHours ? (hours += run.hours ?? 0) : i + 1));
-  const [svg, width] = frame("budget", 320, `${data.metric} of ${done.length} runs in the order of training`);
+  const got = known(done.map((run) => run.got)), ends = done.flatMap((run) => [run.low, run.high]);
+  const [svg, width] = frame("budget", 320, `${data.metric} of ${got.length} runs in the order of training, and predictions for those that wait`);
   const box = { left: 64, right: width - 12, top: 10, bottom: 276 };
-  const got = done.map((run) => run.got), ends = done.flatMap((run) => [run.low, run.high]);
-  const isWide = Math.min(...got) > 0 && Math.max(...got) / Math.min(...got) > 10; // an interval may then end below the frame
+  const isWide = got.length && Math.min(...got) > 0 && Math.max(...got) / Math.min(...got) > 10; // an interval may then end below the frame
   const y = extent([...got, ...(isWide ? known(ends).filter((v) => v > Math.min(...got) / 2) : ends)], isWide);
   const [atX, atY] = axes(svg, box, extent([...xs, byHours ? 0 : 1], false), y, { x: byHours ? "training time of all runs so far [h]" : "run, in the order of training", y: valueLabel });
   let best = null, line = "";
   done.forEach((run, i) => {
-    const better = best === null || data.sign * run.got < data.sign * best;
+    const better = run.got !== null && (best === null || data.sign * run.got < data.sign * best);
     if (better) best = run.got;
-    line += line ? `H${atX(xs[i])}V${atY(best)}` : `M${atX(xs[i])} ${atY(best)}`;
+    if (best !== null) line += line ? `H${atX(xs[i])}V${atY(best)}` : `M${atX(xs[i])} ${atY(best)}`;
   });
-  svg.append(el("path", { class: "best", d: `${line}H${box.right}` }));
+  if (line) svg.append(el("path", { class: "best", d: `${line}H${box.right}` }));
   done.forEach((run, i) => {
     const px = atX(xs[i]);
     if (run.predicted !== null)
       svg.append(el("path", { class: "interval", d: `M${px} ${atY(run.low)}V${atY(run.high)}M${px - 4} ${atY(run.low)}h8M${px - 4} ${atY(run.high)}h8M${px - 4} ${atY(run.predicted)}h8` }));
+    if (run.got === null) return;
     const mark = run.suggested ? el("path", { class: "ours", d: diamond(px, atY(run.got), 6) }) : el("circle", { class: "dot", cx: px, cy: atY(run.got), r: 3.5 });
     svg.append(titled(mark, told(run)));
   });
