@@ -57,10 +57,22 @@ def explain(  # noqa: PLR0913 - each is a choice of its own
     direction: Direction,
     rng: np.random.Generator,
     n_repeats: int = N_REPEATS,
+    n_configs: int = N_CONFIGS,
 ) -> Explanation:
-    """Importance of every param on `task`, and the curves of up to `MAX_CURVES` of them."""
+    """Importance of every param on `task`, and the curves of up to `MAX_CURVES` of them.
+
+    Args:
+        model: Fitted.
+        trials: What it was fitted on, or newer ones.
+        space: Whose params are asked about.
+        task: Whose trials count.
+        direction: Of the metric, in whose units the curves are.
+        rng: Equal generators give equal answers.
+        n_repeats: Permutations of each param.
+        n_configs: Random configurations over which a curve is averaged.
+    """
     found = importance(model, trials, space, task=task, rng=rng, n_repeats=n_repeats)
-    configs, context = whole_configs(space, N_CONFIGS, rng), context_of(trials, space, task)
+    configs, context = whole_configs(space, n_configs, rng), context_of(trials, space, task)
     curves = {}
     for name in found.loc[found["n"] > 0, "param"].head(MAX_CURVES):
         curve = partial_dependence(model, space, name, task=task, configs=configs, context=context)

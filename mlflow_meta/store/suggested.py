@@ -51,8 +51,10 @@ def share_view(
     """
     experiment_id = store.experiment_id(experiment_name)
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_std", *objective.spellings]
+    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", *objective.spellings]
     columns = [
+        "attributes.`Duration`",
+        f"tags.`{names.RANK}`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
     ]

@@ -14,7 +14,9 @@ from mlflow_meta.pages import Story, page
 from mlflow_meta.services.suggest.search import Asked, Found
 from mlflow_meta.store import names
 
-N_REPEATS = 1  # permutations of each param: suggesting does not wait for more
+# Suggesting does not wait for more.
+N_REPEATS = 1  # permutations of each param
+N_CONFIGS = 10  # over which a curve is averaged
 
 
 def drawings(it: Asked, found: Found, now: datetime) -> dict[str, bytes]:
@@ -29,6 +31,7 @@ def drawings(it: Asked, found: Found, now: datetime) -> dict[str, bytes]:
         direction=objective.direction,
         rng=np.random.default_rng(0),
         n_repeats=N_REPEATS,
+        n_configs=N_CONFIGS,
     )
     story = Story(
         experiment_name=it.experiment_name,
@@ -45,10 +48,7 @@ def drawings(it: Asked, found: Found, now: datetime) -> dict[str, bytes]:
     )
     return {
         names.REPORT_FILE: page(story),
-        "importance.png": pictures.importance(explanation.importance),
-        "partial_dependence.png": pictures.partial_dependence(
-            explanation.curves, it.space, objective, it.task
-        ),
+        names.PARAMS_FILE: pictures.explanation(explanation, it.space, objective, it.task),
     }
 
 
