@@ -35,8 +35,14 @@ def cut(text: str, n: int) -> str:
 
 
 def code(text: str) -> str:
-    """`text` as Markdown's code, out of which it can't break; not for the cell of a table."""
-    plain = " ".join(cut(text, MAX_SHOWN).replace("`", "'").split())
+    """`text` as Markdown's code, out of which it can't break; not for the cell of a table.
+
+    What looks like HTML is text instead, each sign of it by its number.
+    """
+    plain = " ".join(cut(text, MAX_SHOWN).split())
+    if "<" in plain:  # MLflow's UI looks for HTML before it looks for code
+        return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in plain)
+    plain = plain.replace("`", "'")
     return f"`{plain}`" if plain else "`''`"
 
 

@@ -91,6 +91,17 @@ def runs_table(
     default = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     page.goto(base_url + (view or default))
     page.locator(".ag-center-cols-container .ag-row").first.wait_for()
+    return _rows(page)
+
+
+def sort_table(page: Page, column: str) -> list[dict[str, str]]:
+    """Click the heading of a column, such as `metrics.`loss``, in the table that is open."""
+    page.locator(f'.ag-header-cell[col-id="{column}"]').click()
+    page.wait_for_timeout(SETTLE_MS)
+    return _rows(page)
+
+
+def _rows(page: Page) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     while not rows or rows != page.evaluate(ROWS):  # until it stands still
         rows = page.evaluate(ROWS)

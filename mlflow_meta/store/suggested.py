@@ -170,9 +170,15 @@ def note(
     )
     work = shown.code(f"mlflow-meta work -e {shlex.quote(experiment_name)} -- python train.py")
     decide = f"Set its tag `{DECISION}` to `approve` or `reject` to decide on it."
-    end = f"{origin} While it is scheduled, {work} trains it. {decide}".strip()
+    use = f"While it is scheduled, {work} trains it. {decide}"
     table = f"| param | value |\n|---|---|\n{params}"
-    parts = [f"**{title}**, by mlflow-meta.", *filter(None, said), table, end]
+    parts = [
+        f"**{title}**, by mlflow-meta.",
+        *filter(None, said),
+        table,
+        *filter(None, [origin]),
+        use,
+    ]
     return "\n\n".join(parts) + "\n"
 
 
