@@ -31,7 +31,7 @@ def test_a_report_is_a_page_or_a_picture_by_its_name_and_needs_no_champion(
         assert done.exit_code == 0, done.output
         assert (tmp_path / name).read_bytes().startswith(start)
     text = (tmp_path / "a.html").read_text()
-    assert "Nobody can say which params matter: No meta-model has been trained" in text
+    assert "Nobody can say which params matter: There is no meta-model" in text
     assert "0 finished, 2 waiting" in text
     refused = CliRunner().invoke(main, [*command, str(tmp_path / "a.txt")])
     assert refused.exit_code == 2
