@@ -16,6 +16,7 @@ from payloads import PAYLOADS
 from mlflow_meta import shown
 from mlflow_meta.explain import Explanation
 from mlflow_meta.pages import Story, page
+from mlflow_meta.pages.charts import charts
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Direction, Objective
 
@@ -219,6 +220,22 @@ def test_a_page_has_no_number_that_json_lacks_and_names_the_better_side() -> Non
     assert "NaN" not in text and "Infinity" not in text
     assert "the highest of 30 runs" in text
     assert page(told) == page(told)
+
+
+def test_of_many_runs_a_page_has_those_that_matter_and_others_evenly() -> None:
+    told = story(12_000)
+    listed = charts(told)["runs"]
+    assert len(listed) < 3000
+    assert len(page(told)) < 1_500_000
+    turns = [run["turn"] for run in listed]
+    assert turns[-1] == 12_003, "each has its place among all runs"
+    assert sum(run["suggested"] for run in listed) == 3
+    best = told.before["got"].min()
+    assert min(run["got"] for run in listed if run["got"] is not None) == pytest.approx(
+        min(best, told.done["got"].min())
+    )
+    hours = told.before["duration_s"].sum() + told.suggested["duration_s"].sum()
+    assert listed[-1]["hours"] == pytest.approx(hours / 3600)
 
 
 def test_a_page_lets_no_script_run_but_its_own() -> None:

@@ -6,7 +6,6 @@ param is not set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ def charts(story: Story) -> dict[str, Any]:
     before["name"] = [f"run {str(run_id)[:8]}" for run_id in before["run_id"]]
     runs = pd.concat([before, story.suggested.assign(suggested=True)], ignore_index=True)
     runs = runs.sort_values("start_time", kind="stable", ignore_index=True)
+    runs["suggested"] = runs["suggested"].astype(bool)
     names = axis_names(story, limit=MAX_AXES)
     axes, places = [], []
     for name in names:
@@ -44,9 +44,11 @@ def charts(story: Story) -> dict[str, Any]:
     axes.append({"name": story.objective.metric, **_numeric(value)})
     places.append([_plain(v) for v in value])
     drawn, good = _chosen(story, runs)
-    listed = [_run(row, [at[i] for at in places]) for i, row in enumerate(runs.to_dict("records"))]
-    for i, run in enumerate(listed):
-        run |= {"drawn": bool(drawn[i]), "good": bool(good[i]), "said": _said(run["at"], axes)}
+    runs = _counted(runs).assign(drawn=drawn, good=good)
+    listed = []
+    for i in _listed(story, runs, drawn):
+        at = [axis_places[i] for axis_places in places]
+        listed.append(_run(runs.iloc[i], at) | {"said": _said(at, axes) if drawn[i] else ""})
     return {
         "metric": shown.cut(story.objective.metric, MAX_TEXT),
         "direction": story.objective.direction.value,
@@ -114,14 +116,33 @@ def _chosen(story: Story, runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return drawn, good
 
 
-def _run(row: Mapping[Any, Any], at: list[float | None]) -> dict[str, Any]:
-    seconds = _plain(row["duration_s"])
+def _counted(runs: pd.DataFrame) -> pd.DataFrame:
+    """With the place of each run in the order of training, and the hours that all until it took."""
+    waits = runs["suggested"] & runs["status"].isin(["SCHEDULED", "RUNNING"])
+    counts = runs["got"].notna() | waits
+    hours = runs["duration_s"].where(counts).fillna(0.0).cumsum() / 3600
+    return runs.assign(waits=waits, turn=counts.cumsum(), hours=hours)
+
+
+def _listed(story: Story, runs: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
+    """The places of the runs that the page has: those that matter, and others evenly."""
+    value = story.objective.direction.sign * runs["got"].fillna(np.inf).to_numpy(float)
+    best = np.minimum.accumulate(value)
+    better = np.append(True, best[1:] < best[:-1])
+    matter = drawn | better | runs["suggested"].to_numpy(bool)
+    others = np.flatnonzero(~matter)
+    n = min(len(others), MAX_DOTS)
+    some = others[np.linspace(0, len(others) - 1, n).astype(int)]
+    return np.sort(np.concatenate([np.flatnonzero(matter), some]))
+
+
+def _run(row: pd.Series, at: list[float | None]) -> dict[str, Any]:
     return {
         "name": shown.cut(str(row["name"]), MAX_TEXT),
-        "suggested": bool(row["suggested"]),
-        "waits": row.get("status") in ("SCHEDULED", "RUNNING"),
+        **{key: bool(row[key]) for key in ("suggested", "waits", "drawn", "good")},
+        "turn": int(row["turn"]),
+        "hours": float(row["hours"]),
         **{key: _plain(row[key]) for key in ("got", "predicted", "low", "high")},
-        "hours": None if seconds is None else seconds / 3600,
         "at": at,
     }
 

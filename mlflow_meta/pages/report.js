@@ -82,8 +82,7 @@ function drawBudget() {
   const done = data.runs.filter((run) => run.got !== null || run.waits);
   if (!done.length) return empty("budget", "No run has finished yet.");
   const byHours = document.querySelector("input[name=by]:checked").value === "hours";
-  let hours = 0;
-  const xs = done.map((run, i) => (byHours ? (hours += run.hours ?? 0) : i + 1));
+  const xs = done.map((run) => (byHours ? run.hours : run.turn));
   const got = known(done.map((run) => run.got)), ends = done.flatMap((run) => [run.low, run.high]);
   const [svg, width] = frame("budget", 320, `${data.metric} of ${got.length} runs in the order of training, and predictions for those that wait`);
   const box = { left: 64, right: width - 12, top: 10, bottom: 276 };
