@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import NullFormatter
 
+from mlflow_meta import shown
 from mlflow_meta.backtest import Backtest
 from mlflow_meta.explain import Explanation
 from mlflow_meta.models import MetaModel
@@ -23,6 +25,7 @@ _DPI = 110
 MAX_BARS = 20  # params in a picture of importance
 _MAX_LABEL = 24  # characters of a param's name
 _MAX_CHOICE = 12  # of a choice
+_MAX_TASK = 40  # of a task
 
 
 def predicted_against_actual(model: MetaModel, objective: Objective) -> bytes:
@@ -33,7 +36,8 @@ def predicted_against_actual(model: MetaModel, objective: Objective) -> bytes:
             max(model.cv_scores.max(), model.cv_predicted.max())]  # fmt: skip
     axes.plot(ends, ends, color=_GREY, linewidth=1, zorder=1)
     axes.scatter(model.cv_predicted, model.cv_scores, s=18, color=_BLUE, alpha=0.7, zorder=2)
-    axes.set_xlabel(f"predicted {objective.metric}, standard score (low is good)")
+    metric = shown.picture(objective.metric, _MAX_LABEL)
+    axes.set_xlabel(f"predicted {metric}, standard score (low is good)")
     axes.set_ylabel("actual, standard score within its task")
     axes.set_title(f"Held-out trials: rank correlation {model.cv_spearman:.2f}", fontsize=10)
     return _png(figure)
@@ -97,7 +101,7 @@ def progress(history: pd.DataFrame, suggested: pd.DataFrame, objective: Objectiv
     if got.min() > 0 and got.max() / got.min() > 30:
         axes.set_yscale("log")
     axes.set_xlabel("run, in the order of training")
-    axes.set_ylabel(f"{objective.metric} ({objective.direction.value})")
+    axes.set_ylabel(_metric(objective))
     axes.legend(frameon=False, fontsize=8)
     return _png(figure)
 
@@ -115,8 +119,10 @@ def regrets(found: Backtest, objective: Objective) -> bytes:
         if name == "random":
             band = found.regret(way.low), found.regret(way.high)
             axes.fill_between(place, *band, step="post", color=color, alpha=0.2, linewidth=0)
-    axes.set_xlabel(f"further runs of {found.task}, after the first {found.n_start}")
-    axes.set_ylabel(f"{objective.metric}: distance to the best")
+    axes.set_xlabel(
+        f"further runs of {shown.picture(found.task, _MAX_TASK)}, after the first {found.n_start}"
+    )
+    axes.set_ylabel(f"{shown.picture(objective.metric, _MAX_LABEL)}: distance to the best")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, title="random: with 10% to 90%", title_fontsize=8)
     return _png(figure)
@@ -157,21 +163,21 @@ def _bars_height(frame: pd.DataFrame) -> float:
 
 
 def _draw_importance(figure: Figure | SubFigure, frame: pd.DataFrame) -> None:
-    shown = frame.head(MAX_BARS).iloc[::-1]
+    rows = frame.head(MAX_BARS).iloc[::-1]
     permutation = np.maximum(frame["permutation"].to_numpy(float), 0.0)
     total = permutation.sum() or 1.0
     axes = figure.subplots()
-    place = np.arange(len(shown))
-    by_model = np.maximum(shown["permutation"].to_numpy(float), 0.0) / total
+    place = np.arange(len(rows))
+    by_model = np.maximum(rows["permutation"].to_numpy(float), 0.0) / total
     axes.barh(place + 0.2, by_model, 0.36, color=_BLUE, label="permutation: to the meta-model")
     axes.barh(
         place - 0.2,
-        shown["ped_anova"],
+        rows["ped_anova"],
         0.36,
         color=_ORANGE,
         label="PED-ANOVA: to be in the best 10%",
     )
-    axes.set_yticks(place, [_cut(name, _MAX_LABEL) for name in shown["param"]])
+    axes.set_yticks(place, [shown.picture(name, _MAX_LABEL) for name in rows["param"]])
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the importance of all params")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
@@ -201,7 +207,7 @@ def _draw_curves(
             crowded = len(curve) > 4
             axes.set_xticks(
                 place,
-                [_cut(str(choice), _MAX_CHOICE) for choice in curve["at"]],
+                [shown.picture(str(choice), _MAX_CHOICE) for choice in curve["at"]],
                 rotation=45 if crowded else 0,
                 ha="right" if crowded else "center",
             )
@@ -213,16 +219,16 @@ def _draw_curves(
             if param.log:
                 axes.set_xscale("log")
                 axes.xaxis.set_minor_formatter(NullFormatter())  # of one decade it labels all ticks
-        axes.set_xlabel(_cut(name, _MAX_LABEL))
-    metric = f"{_cut(objective.metric, _MAX_LABEL)} ({objective.direction.value})"
-    figure.supylabel(metric, fontsize=10)
-    figure.suptitle(f"Expected on {_cut(task, 40)}: mean, and 80% of configurations", fontsize=10)
+        axes.set_xlabel(shown.picture(name, _MAX_LABEL))
+    figure.supylabel(_metric(objective), fontsize=10)
+    figure.suptitle(
+        f"Expected on {shown.picture(task, _MAX_TASK)}: mean, and 80% of configurations",
+        fontsize=10,
+    )
 
 
-def _cut(text: str, n: int) -> str:
-    """At most `n` characters; a dollar sign would start mathematics."""
-    short = text if len(text) <= n else text[: n - 1] + "\u2026"
-    return short.replace("$", r"\$")
+def _metric(objective: Objective) -> str:
+    return f"{shown.picture(objective.metric, _MAX_LABEL)} ({objective.direction.value})"
 
 
 def _png(figure: Figure) -> bytes:
@@ -230,5 +236,7 @@ def _png(figure: Figure) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it draws a box instead
+        figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from mlflow_meta.store.suggested import share_view
 from mlflow_meta.store.sweep import sweep
 from mlflow_meta.trials import Objective, Searched, Suggestion, Suggestions
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -25,11 +28,13 @@ class Decision:
         items: The runs to be, the best first.
         about: What `told` makes `Suggestions` of, and whatever is needed to decide it again.
         tags: Of our run that keeps it.
+        draw: Makes what people may look at beside it, as file name -> content.
     """
 
     items: Sequence[Item]
     about: Mapping[str, Any]
     tags: Mapping[str, str]
+    draw: Callable[[], Mapping[str, bytes]] = dict
 
 
 def check_may_schedule(store: Store, experiment_name: str) -> None:
@@ -82,10 +87,25 @@ def scheduled_once(
         decision = decide(question.get("seed", int(asked[:13], 16)))
         if dry_run or ledger is None:
             return told(decision.about)
-        plan = plans.decide(ledger, asked, decision.items, decision.about, decision.tags)
+        drawn = _drawn(decision)
+        plan = plans.decide(ledger, asked, decision.items, decision.about, decision.tags, drawn)
     if dry_run or ledger is None:
         return told(plan.about, is_repeated=True)
     return published(store, ledger, plan, is_repeated=is_repeated, progress=progress)
+
+
+def _drawn(decision: Decision) -> Mapping[str, bytes]:
+    """What is drawn beside a decision; a picture that fails is no reason to schedule nothing."""
+    try:
+        return decision.draw()
+    except Exception as error:  # whatever a drawing may stumble over
+        log.warning(
+            "The suggestions have no report: %s: %s",
+            type(error).__name__,
+            error,
+            extra={"action": "draw"},
+        )
+        return {}
 
 
 def seed_of(rng: np.random.Generator | None) -> dict[str, int]:

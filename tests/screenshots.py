@@ -6,13 +6,17 @@ PATH (`apt-get install chromium`):
     python tests/screenshots.py --store sqlite:///mlflow.db --experiment demo-digits
 
 It starts `mlflow server` on the store, writes `suggested-runs.png` (the runs table, in the view
-that `mlflow-meta suggest` prints) and `suggested-run.png` (the page of the uppermost SCHEDULED
-run), and stops the server. `chromium` and `runs_table` are for tests that look at the UI.
+that `mlflow-meta suggest` prints), `suggested-run.png` (the page of the uppermost SCHEDULED
+run) and, of the page that `mlflow-meta report --out report.html` writes, `report.png`, and stops
+the server. `chromium` and `runs_table` are for tests that look at the UI.
 """
 
 import argparse
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +29,7 @@ PAGE_S = 60.0
 README = Path(__file__).parent.parent / "README.md"
 SETTLE_MS = 1000
 SIZE: ViewportSize = {"width": 1400, "height": 700}  # pixels
+REPORT_SIZE: ViewportSize = {"width": 1180, "height": 1130}
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -91,6 +96,17 @@ def runs_table(
     default = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     page.goto(base_url + (view or default))
     page.locator(".ag-center-cols-container .ag-row").first.wait_for()
+    return _rows(page)
+
+
+def sort_table(page: Page, column: str) -> list[dict[str, str]]:
+    """Click the heading of a column, such as `metrics.`loss``, in the table that is open."""
+    page.locator(f'.ag-header-cell[col-id="{column}"]').click()
+    page.wait_for_timeout(SETTLE_MS)
+    return _rows(page)
+
+
+def _rows(page: Page) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     while not rows or rows != page.evaluate(ROWS):  # until it stands still
         rows = page.evaluate(ROWS)
@@ -108,6 +124,22 @@ def run_page(page: Page, base_url: str, experiment_id: str, run_id: str) -> None
     folded = page.get_by_text("Show more", exact=True)
     if folded.count():
         folded.first.click()
+
+
+def report_page(page: Page, store_uri: str, experiment_name: str) -> None:
+    """Open the report of an experiment, without its table of suggestions, which is in README."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.html"
+        command = ["report", "-e", experiment_name, "--out", str(file)]
+        subprocess.run(
+            [Path(sys.executable).with_name("mlflow-meta"), *command, "--tracking-uri", store_uri],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        page.set_viewport_size(REPORT_SIZE)
+        page.goto(file.as_uri())
+        page.locator("#parallel path").first.wait_for()
+        page.locator("section:has(#suggestions)").evaluate("section => section.remove()")
 
 
 def show_in_readme(output: str) -> None:
@@ -150,6 +182,8 @@ def main() -> None:
         page.screenshot(path=arguments.out / "suggested-runs.png")
         run_page(page, url, experiment.experiment_id, scheduled[0].info.run_id)
         page.screenshot(path=arguments.out / "suggested-run.png")
+        report_page(page, arguments.store, arguments.experiment)
+        page.screenshot(path=arguments.out / "report.png")
 
 
 if __name__ == "__main__":

@@ -1,37 +1,170 @@
-"""What a person sees in the stock MLflow UI, in a real browser."""
+"""What a person sees and does in the stock MLflow UI, in a real browser."""
 
 import importlib.util
+import json
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import need
 from mlflow import MlflowClient
+from payloads import PAYLOADS
 from servers import mlflow_server
 
+from mlflow_meta import shown
+from mlflow_meta.cli import main
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.services.train import train
 from mlflow_meta.store import MlflowStore
+from mlflow_meta.store.suggested import note
+from mlflow_meta.trials import Suggestion, Suggestions
+
+OF_A_NOTE = {"p", "strong", "code", "table", "thead", "tbody", "tr", "th", "td", "a", "br"}
+NOTE = """() => {
+    const first = [...document.querySelectorAll('strong')]
+        .find(element => element.innerText.startsWith('Suggestion'));
+    const note = first.closest('p').parentElement;
+    return {
+        text: note.innerText,
+        tags: [...new Set([...note.querySelectorAll('*')].map(e => e.tagName.toLowerCase()))],
+        links: [...note.querySelectorAll('a')].map(e => e.getAttribute('href')),
+        hit: window.hit ?? null,
+    };
+}"""
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@pytest.mark.browser
-@pytest.mark.slow
-def test_suggested_runs_are_on_top_in_order_without_a_click(
-    store: MlflowStore, client: MlflowClient
-) -> None:
+@contextmanager
+def ui(store: MlflowStore) -> Iterator[tuple[str, Any]]:
+    """A server on the store, and an empty page of a browser."""
     need(importlib.util.find_spec("playwright"), "playwright is not installed")
     need(shutil.which("chromium"), "no Chromium is installed (apt-get install chromium)")
-    from screenshots import chromium, runs_table
+    from screenshots import chromium
 
+    with mlflow_server(store.uri) as url, chromium() as page:
+        yield url, page
+
+
+def suggested(store: MlflowStore, n: int) -> Suggestions:
     harvest(store)
     train(store, metric="val_loss")
-    found = suggest(store, "sweep-a", n=3)
+    return suggest(store, "sweep-a", n=n)
+
+
+def test_suggested_runs_are_on_top_in_order_and_sort_by_what_is_predicted(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    found = suggested(store, 3)
     experiment = client.get_experiment_by_name("sweep-a").experiment_id
-    with mlflow_server(store.uri) as url, chromium() as page:
+    with ui(store) as (url, page):
+        from screenshots import runs_table, sort_table
+
         rows = runs_table(page, url, experiment)
         seen = runs_table(page, url, experiment, found.view)
+        ascending, descending = (sort_table(page, "metrics.`predicted_val_loss`") for _ in "12")
     assert [row["run_id"] for row in rows[:3]] == list(found.run_ids)
     for rank, (row, item) in enumerate(zip(rows, found.items, strict=False), start=1):
         assert row["Run Name"] == f"suggested {rank}: {item.mean:.4g}"
-    assert {"predicted_val_loss", "val_loss", "lr"} <= set(seen[0])
+    columns = {"Duration", "predicted_val_loss", "predicted_val_loss_low"}
+    assert columns | {"predicted_val_loss_high", "val_loss", "lr"} <= set(seen[0])
+    tags = client.get_experiment(experiment).tags
+    (view,) = (value for key, value in tags.items() if key.startswith("mlflow.sharedViewState"))
+    assert "tags.`mlflow_meta.rank`" in json.loads(json.loads(view)["state"])["selectedColumns"]
     assert float(seen[0]["predicted_val_loss"]) == pytest.approx(found.items[0].mean, rel=1e-5)
+    by_value = [run_id for _, run_id in sorted(zip(_means(found), found.run_ids, strict=True))]
+    sorts = [[row["run_id"] for row in rows[:3]] for rows in (ascending, descending)]
+    assert by_value in sorts
+    assert by_value[::-1] in sorts
+
+
+def _means(found: Suggestions) -> list[float]:
+    return [item.mean for item in found.items]
+
+
+def test_a_run_that_is_approved_in_the_ui_is_trained_and_no_other(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    found = suggested(store, 2)
+    experiment = client.get_experiment_by_name("sweep-a").experiment_id
+    with ui(store) as (url, page):
+        from screenshots import run_page
+
+        run_page(page, url, experiment, found.run_ids[1])
+        page.get_by_role("button", name="Edit tags").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("combobox").first.click()
+        page.keyboard.type("mlflow_meta.decision")
+        page.keyboard.press("Enter")
+        dialog.get_by_label("Value").first.click()
+        page.keyboard.type("approve")
+        dialog.get_by_role("button", name="Add tag").click()
+        dialog.get_by_role("button", name="Save tags").click()
+        dialog.wait_for(state="hidden")
+    assert client.get_run(found.run_ids[1]).data.tags["mlflow_meta.decision"] == "approve"
+    command = ["work", "-e", "sweep-a", "--require-approval", "--json", "--tracking-uri", store.uri]
+    done = CliRunner().invoke(main, [*command, "--", sys.executable, "-c", "pass"])
+    assert [run["run_id"] for run in json.loads(done.stdout)["runs"]] == [found.run_ids[1]]
+    status = [client.get_run(run_id).info.status for run_id in found.run_ids]
+    assert status == ["SCHEDULED", "FINISHED"]
+
+
+def test_the_batch_has_a_report_that_the_ui_draws(store: MlflowStore, client: MlflowClient) -> None:
+    found = suggested(store, 3)
+    batch = client.get_run(found.run_id)
+    said: list[str] = []
+    with ui(store) as (url, page):
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: said.append(message.text))
+        run = f"/#/experiments/{batch.info.experiment_id}/runs/{found.run_id}"
+        page.goto(f"{url}{run}/artifacts/report.html")
+        report = page.frame_locator("iframe.mlflow-html-iframe, iframe#html").first
+        report.locator("#parallel .suggested").first.wait_for()
+        assert report.locator("#parallel .suggested").count() == 3
+        assert report.locator("#budget .interval").count() == 3
+        report.get_by_role("button", name="predicted val_loss").click()
+        assert report.locator("th[aria-sort=ascending]").count() == 1
+    # The harness runs in every frame, and asks for a storage that a sandbox does not have.
+    ours = [words for words in said if "localStorage" not in words]
+    assert not [words for words in ours if "Content Security" in words or "Error" in words]
+    assert {"report.html", "params.png"} <= {f.path for f in client.list_artifacts(found.run_id)}
+
+
+def test_what_a_run_says_does_nothing_in_the_descriptions(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    experiment = client.get_experiment_by_name("sweep-a").experiment_id
+    parts = [PAYLOADS[i : i + 12] for i in range(0, len(PAYLOADS), 12)]
+    run_ids = []
+    for part in parts:
+        config = {**{text: "1" for text in part}, **{f"p{i}": text for i, text in enumerate(part)}}
+        item = Suggestion(rank=1, config=config, mean=0.5, std=0.1, low=0.4, high=0.6)
+        said = [f"Nearest {shown.code(text)}." for text in part]
+        title = f"Suggestion 1 for {shown.code(part[0])}"
+        text = note(item, part[-1], title=title, said=said)
+        run = client.create_run(experiment, tags={"mlflow.note.content": text})
+        run_ids.append(run.info.run_id)
+    asked: list[str] = []
+    with ui(store) as (url, page):
+        from screenshots import run_page
+
+        page.on("dialog", lambda dialog: (asked.append("dialog"), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        for part, run_id in zip(parts, run_ids, strict=True):
+            page.goto("about:blank")
+            run_page(page, url, experiment, run_id)
+            seen = page.evaluate(NOTE)
+            assert seen["hit"] is None
+            assert set(seen["tags"]) <= OF_A_NOTE, f"not ours: {set(seen['tags']) - OF_A_NOTE}"
+            assert not seen["links"]
+            for text in part:
+                words = " ".join(shown.cut(text, shown.MAX_SHOWN).split())
+                assert words.replace("`", "'") in " ".join(seen["text"].split()).replace("`", "'")
+    assert "dialog" not in asked
+    assert not [address for address in asked if ":9/" in address or "evil" in address]
+    assert not [address for address in asked if "/hit" in address]

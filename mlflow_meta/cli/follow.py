@@ -10,8 +10,10 @@ import click
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.running import emit, humane, open_store, working
+from mlflow_meta.cli.terminal import echo, plain
 
 if TYPE_CHECKING:
+    from rich.text import Text
     from rich.tree import Tree
 
     from mlflow_meta.services.lineage import Lineage, Node
@@ -51,7 +53,7 @@ def lineage(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
         return
     _draw(found, root)
     for remark in found.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
 
 
 def _data(found: Lineage, root: str) -> dict[str, Any]:
@@ -102,12 +104,13 @@ def _hang(tree: Tree, nodes: Sequence[Node], root: str) -> None:
         tree.add(f"... and {len(nodes) - len(shown)} more: --json")
 
 
-def _line(node: Node, root: str) -> str:
+def _line(node: Node, root: str) -> Text:
     """A node in words; its id is a link where the server's address is known."""
-    from rich.markup import escape
-
-    id = escape(node.id)
-    linked = f"[link={root}{node.address}]{id}[/link]" if root and node.address else id
+    is_linked = bool(root and node.address)
+    linked = plain(node.id, f"link {root}{node.address}" if is_linked else "")
     got = "" if math.isnan(node.value) else f"{node.metric} {node.value:.5g}"
     words = [f'"{node.name}"' if node.name else "", node.status, got, node.said]
-    return f"{node.role.value} {linked}  {escape(', '.join(filter(None, words)))}".rstrip()
+    said = ", ".join(filter(None, words))
+    line = plain(f"{node.role.value} ").append_text(linked).append_text(plain(f"  {said}"))
+    line.rstrip()
+    return line

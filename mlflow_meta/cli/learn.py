@@ -14,6 +14,7 @@ from mlflow_meta.cli import options, running
 from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import read_direction, read_space
 from mlflow_meta.cli.running import REFUSED, emit, humane, on_cluster, open_store, working
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -116,11 +117,11 @@ def harvest(  # noqa: PLR0913 - one argument an option
     metrics = found.dataset.metrics()
     if out is not None:
         out.write_bytes(found.dataset.to_parquet())
-        click.echo(f"Wrote {out}.", err=True)
+        echo(f"Wrote {out}.", err=True)
         if curves:
             beside = out.with_suffix(".curves.parquet")
             found.curves.to_parquet(beside, index=False)
-            click.echo(f"Wrote {beside}.", err=True)
+            echo(f"Wrote {beside}.", err=True)
     if as_json:
         emit(
             {
@@ -178,7 +179,7 @@ def space(
             inferred = infer(dataset.only(experiment_names).frame)
     if out is not None:
         out.write_text(inferred.to_yaml(), encoding="utf-8")
-        click.echo(f"Wrote {out}: edit it, then pass it with --space {out}.", err=True)
+        echo(f"Wrote {out}: edit it, then pass it with --space {out}.", err=True)
     if as_json:
         emit(
             {
@@ -188,7 +189,7 @@ def space(
             }
         )
     elif out is None:
-        click.echo(inferred.to_yaml(), nl=False)
+        echo(inferred.to_yaml().rstrip("\n"))
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import generator, read_direction
 from mlflow_meta.cli.running import emit, humane, open_store, quiet, working
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
 @options.target
 @options.metric
 @options.direction
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="report.html for an interactive page that needs nothing else; report.png for a picture.",
+)
 @options.tracking_uri
 @options.as_json
 @humane
@@ -39,22 +45,31 @@ def report(
 
     \b
     Example:
-        mlflow-meta report -e sweep-7 --out progress.png
+        mlflow-meta report -e sweep-7 --out report.html
     """
+    is_page = out is not None and out.suffix.lower() in (".html", ".htm")
+    if out is not None and not is_page and out.suffix.lower() != ".png":
+        raise click.UsageError(f"--out makes .html or .png, but the file is called {out.name!r}.")
     store = open_store(tracking_uri)
     from mlflow_meta.cli import show
     from mlflow_meta.services.report import report as run
+    from mlflow_meta.services.report import report_page
 
-    with working("reading runs"):
+    with working("reading runs") as say:
         found = run(store, experiment_name, metric=metric, direction=read_direction(direction))
+        content = found.picture
+        if is_page:
+            say("asking the champion")
+            now = datetime.now(timezone.utc)
+            content = report_page(store, experiment_name, found, now=now)
     if out is not None:
-        out.write_bytes(found.picture)
-        click.echo(f"Wrote {out}.", err=True)
+        out.write_bytes(content)
+        echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show.report_data(found))
         return
     show.report(found)
-    click.echo(show.balance(found))
+    echo(show.balance(found))
 
 
 @click.command()
@@ -110,7 +125,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
         )
     if out is not None:
         out.write_bytes(done.picture)
-        click.echo(f"Wrote {out}.", err=True)
+        echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show_backtest.data(done))
         return
@@ -151,7 +166,7 @@ def explain(
         found = run(store, experiment_name, metric=metric, task=task)
     if out is not None:
         out.write_bytes(found.picture)
-        click.echo(f"Wrote {out}.", err=True)
+        echo(f"Wrote {out}.", err=True)
     if as_json:
         emit(show.reasons_data(found))
         return
@@ -159,13 +174,13 @@ def explain(
         ["param", "permutation", "ped_anova", "runs"],
         [list(row) for row in found.importance.itertuples(index=False)],
     )
-    click.echo(f"On {found.task}, says {found.model}: {found.sentence}")
+    echo(f"On {found.task}, says {found.model}: {found.sentence}")
     if not found.has_signal:
-        click.echo(
+        echo(
             "But it could not tell good from bad on held-out trials: more runs are needed.",
             err=True,
         )
-    click.echo(f"Next: mlflow-meta suggest -e {shlex.quote(experiment_name)}", err=True)
+    echo(f"Next: mlflow-meta suggest -e {shlex.quote(experiment_name)}", err=True)
 
 
 @click.command()
@@ -220,8 +235,8 @@ def demo(folder: Path, as_json: bool) -> None:
         emit({"store": done.uri, **show.report_data(done.report)})
         return
     show.report(done.report)
-    click.echo(show.balance(done.report))
-    click.echo(done.guide)
+    echo(show.balance(done.report))
+    echo(done.guide)
 
 
 def _fresh(folder: Path) -> Path:

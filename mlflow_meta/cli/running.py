@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
+from mlflow_meta import shown
 from mlflow_meta.cli.options import given_deadline
+from mlflow_meta.cli.terminal import echo, plain
 from mlflow_meta.errors import MetaError, TooLittle, TryLater
 
 if TYPE_CHECKING:
@@ -45,21 +47,21 @@ def humane(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except TryLater as error:
-            click.echo(str(error), err=True)
+            echo(str(error), err=True)
             sys.exit(TRY_LATER)
         except TooLittle as error:
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {error}", err=True)
             sys.exit(REFUSED)
         except MetaError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(shown.lines(str(error))) from error
         except OSError as error:  # a file that can't be written, a disk that is full
             name = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{name}{error.strerror or error}.") from error
+            raise click.ClickException(shown.lines(f"{name}{error.strerror or error}.")) from error
         except Terminated:
-            click.echo("Terminated.", err=True)
+            echo("Terminated.", err=True)
             sys.exit(TERMINATED)
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            echo("Interrupted.", err=True)
             sys.exit(INTERRUPTED)
 
     return wrapper
@@ -159,13 +161,13 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(f"{what} ...") as status:
-        yield lambda words: status.update(f"{words} ...")
+    with Console(stderr=True).status(plain(f"{what} ...")) as status:
+        yield lambda words: status.update(plain(f"{words} ..."))
 
 
 def emit(value: dict[str, Any]) -> None:
     """Print one JSON object; what is not a number becomes null."""
-    click.echo(json.dumps(_plain(value), indent=2))
+    echo(json.dumps(_plain(value), indent=2))
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import read_direction, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -95,7 +96,7 @@ def cycle(  # noqa: PLR0913 - one argument an option
         emit(show_schedule.cycle_data(done))
         return
     show_schedule.cycle(done)
-    click.echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
+    echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
 
 
 @click.command()
@@ -142,7 +143,7 @@ def promote(
         return
     show_schedule.promotion(done)
     if dry_run:
-        click.echo("Nothing was written (--dry-run).", err=True)
+        echo("Nothing was written (--dry-run).", err=True)
 
 
 @click.command()
@@ -175,4 +176,4 @@ def monitor(
         return
     show_schedule.monitored(found)
     if dry_run:
-        click.echo("Nothing was written (--dry-run).", err=True)
+        echo("Nothing was written (--dry-run).", err=True)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import click
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from mlflow_meta.cli.terminal import echo, plain
 from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 
@@ -51,9 +50,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         console = Console(highlight=False, width=_NO_TTY_WIDTH)
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        drawn.add_column(name, justify="right" if name.partition(" ")[0] in RIGHT else "left")
+        side = "right" if name.partition(" ")[0] in RIGHT else "left"
+        drawn.add_column(plain(name), justify=side)  # type: ignore[arg-type]
     for row in rows:
-        drawn.add_row(*(escape(number(cell)) for cell in row))
+        drawn.add_row(*(plain(number(cell)) for cell in row))
     console.print(drawn)
 
 
@@ -211,7 +211,7 @@ def examination(found: Examination) -> None:
             ],
         )
     for best in found.proposals[:1]:
-        click.echo(f"Next: mlflow-meta harvest, then {best.command()} ({best.coverage})", err=True)
+        echo(f"Next: mlflow-meta harvest, then {best.command()} ({best.coverage})", err=True)
 
 
 def examination_data(found: Examination) -> dict[str, Any]:
@@ -268,13 +268,13 @@ def harvest(found: Harvest) -> None:
         table(["task", "runs", "varied params", "metrics"], rows)
     left = ", ".join(f"{n} {reason}" for reason, n in dataset.quarantined.items())
     read = "" if found.full else f" Read {found.n_read} that are new or changed; --full reads all."
-    click.echo(f"{found.n_trials} trials{f'; left out: {left}' if left else ''}.{read}", err=True)
+    echo(f"{found.n_trials} trials{f'; left out: {left}' if left else ''}.{read}", err=True)
     for remark in dataset.remarks[:MAX_REMARKS]:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     if len(dataset.remarks) > MAX_REMARKS:
-        click.echo(f"... and {len(dataset.remarks) - MAX_REMARKS} more remarks: --json.", err=True)
+        echo(f"... and {len(dataset.remarks) - MAX_REMARKS} more remarks: --json.", err=True)
     if not rows:
-        click.echo(
+        echo(
             "Nothing to learn yet: mlflow-meta learns from finished runs that have params and a "
             "metric. Train a few, and harvest again.",
             err=True,
@@ -282,4 +282,4 @@ def harvest(found: Harvest) -> None:
         return
     best = next(iter(dataset.proposals()), None)
     command = best.command() if best else "mlflow-meta train --metric NAME"
-    click.echo(f"Next: {command}", err=True)
+    echo(f"Next: {command}", err=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from mlflow_meta.backtest.replay import FEW, NEAR
 from mlflow_meta.cli import show
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.backtest import Backtest, Coverage
@@ -27,29 +26,29 @@ def words(done: Backtesting) -> None:
             for n in found.marks
         ],
     )
-    click.echo(
+    echo(
         f"{found.task}: {found.n_start} runs and {found.n_others} of other tasks were given; of "
         f"{len(found.pool)} further ones the best has {sign * found.pool.min():.5g} (0%), the "
         f"median {sign * _median(found):.5g} (100%)."
     )
-    click.echo(saved(found))
+    echo(saved(found))
     for held in found.coverage:
-        click.echo(_coverage(held))
+        echo(_coverage(held))
     if found.best_of_start <= found.pool.min():
-        click.echo(
+        echo(
             f"The best run of all was among the first {found.n_start}: none of the further ones "
             "was needed.",
             err=True,
         )
     if found.is_anecdote:
-        click.echo(
+        echo(
             f"Fewer than {FEW} runs to choose from: this is an anecdote, and luck may be all of "
             "it.",
             err=True,
         )
     if "TPE" not in found.ways:
-        click.echo("To compare with Optuna's TPE: pip install optuna", err=True)
-    click.echo(f"Next: {show.train_command(sought, done.tasks_by)}", err=True)
+        echo("To compare with Optuna's TPE: pip install optuna", err=True)
+    echo(f"Next: {show.train_command(sought, done.tasks_by)}", err=True)
 
 
 def saved(found: Backtest) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from mlflow_meta.cli import show, show_training
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.loop import Cycle
@@ -35,20 +34,20 @@ def cycle_data(done: Cycle) -> dict[str, Any]:
 
 def cycle(done: Cycle) -> None:
     """What a cycle did, step by step."""
-    click.echo(f"Harvested {done.harvest.n_trials} runs, {done.harvest.n_read} read anew.")
+    echo(f"Harvested {done.harvest.n_trials} runs, {done.harvest.n_read} read anew.")
     monitored(done.monitored)
     if done.promotion:
         promotion(done.promotion)
     if trained := done.training:
-        click.echo(
+        echo(
             f"Trained {trained.model_name} version {trained.version} on {trained.n_trials} runs, "
             f"{show_training.decision(trained.decision)}."
         )
     if done.suggestions:
         show.suggestions(done.suggestions)
-        click.echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
+        echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
     for remark in done.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
 
 
 def promotion_data(done: Promotion) -> dict[str, Any]:
@@ -71,11 +70,11 @@ def promotion(done: Promotion) -> None:
         said += f", {done.n_later} runs since, {done.coverage:.0%} of them in its 80% intervals"
     if done.has_drifted:
         said += "; it has drifted"
-    click.echo(f"{said}.")
+    echo(f"{said}.")
     for version, decision in done.decisions.items():
-        click.echo(f"Version {version}: {show_training.decision(decision)}.")
+        echo(f"Version {version}: {show_training.decision(decision)}.")
     if done.has_drifted and done.champion == done.before:
-        click.echo("No other version does better: train a new one.", err=True)
+        echo("No other version does better: train a new one.", err=True)
 
 
 def monitored_data(seen: Monitored) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def monitored(found: Sequence[Monitored]) -> None:
     """What suggestions have brought, an experiment and metric a row."""
     rows = [monitored_data(seen) for seen in found]
     if not any(row["n_ended"] for row in rows):
-        click.echo("No suggested run has ended yet.")
+        echo("No suggested run has ended yet.")
         return
     columns = ["experiment", "metric", "n_suggested", "n_ended", "coverage_80", "share_better",
                "hours_saved"]  # fmt: skip

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-import click
-
 from mlflow_meta.cli import show
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.models.signal import Signal
@@ -19,24 +18,24 @@ def training(done: Training) -> None:
     """What came of a training."""
     columns = ["model", "rmse (average: 1)", "spearman", "spearman, later", "spearman, new task"]
     show.table(columns, [list(row) for row in done.table.itertuples(index=False)])
-    click.echo(
+    echo(
         f"Learned to {done.objective.direction.value} {show.objective(done.objective)} from "
         f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
         "on held-out trials."
     )
-    click.echo(f"Registered {done.model_name} version {done.version}, {decision(done.decision)}.")
+    echo(f"Registered {done.model_name} version {done.version}, {decision(done.decision)}.")
     if done.champion != done.version:
-        click.echo(
+        echo(
             f"Version {done.champion} stays the champion. To have this one all the same: "
             f"mlflow-meta promote --model-name {shlex.quote(done.model_name)} "
             f"--version {done.version}",
             err=True,
         )
     for remark in done.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     if not done.has_signal:
-        click.echo(_refusal(done.signal), err=True)
-    click.echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
+        echo(_refusal(done.signal), err=True)
+    echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
 
 
 def decision(done: Decision) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from mlflow_meta.cli import show
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.loop import Tuning
@@ -41,35 +40,35 @@ def grounds(found: Suggestions) -> None:
     """What suggestions rest on, and what is to be known about it."""
     best = show.number(found.best_so_far)
     if not found.model:
-        click.echo(
+        echo(
             "Chosen to cover the search space evenly; predicted is what runs have got so far. "
             f"Best so far: {best}."
         )
     else:
-        click.echo(
+        echo(
             f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best "
             f"so far: {best}."
         )
     if found.searched:
-        click.echo(found.searched.sentence)
+        echo(found.searched.sentence)
     if math.isnan(found.best_so_far):
-        click.echo(
+        echo(
             f"No run of {found.task} has {found.objective.metric} yet: the numbers are on the "
             "scale of other tasks, and rough.",
             err=True,
         )
     for remark in found.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     if found.never_logged:
-        click.echo(
+        echo(
             f"Nothing is known of {', '.join(found.never_logged)}: no run has logged it, so its "
             "values are as good as random.",
             err=True,
         )
     if found.n_unseen:
-        click.echo(f"Updated with {found.n_unseen} newer runs before the search.", err=True)
+        echo(f"Updated with {found.n_unseen} newer runs before the search.", err=True)
     if found.model and not found.has_signal:
-        click.echo(
+        echo(
             "It can't tell good from bad, so these only cover the space evenly. With more runs: "
             f"{show.train_command(found.objective, found.tasks_by)}",
             err=True,

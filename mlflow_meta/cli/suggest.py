@@ -15,6 +15,7 @@ from mlflow_meta.cli import options
 from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import generator, read_direction, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.store import MlflowStore
@@ -136,13 +137,13 @@ def suggest(  # noqa: PLR0913 - one argument an option
         and len(found.items) < n
         and not (found.searched and found.searched.is_interrupted)
     ):
-        click.echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
+        echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
-        click.echo("Nothing was written (--dry-run).", err=True)
+        echo("Nothing was written (--dry-run).", err=True)
         return
-    click.echo(_done(found, experiment_name, is_from_run=from_run is not None))
-    click.echo(f"See them: {_address(store, found.view)}")
-    click.echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
+    echo(_done(found, experiment_name, is_from_run=from_run is not None))
+    echo(f"See them: {_address(store, found.view)}")
+    echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
 
 
 def _check_usage(context: click.Context) -> None:

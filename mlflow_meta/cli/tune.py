@@ -19,6 +19,7 @@ from mlflow_meta.cli.running import (
     open_store,
     working,
 )
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -112,5 +113,5 @@ def tune(  # noqa: PLR0913 - one argument an option
         emit(show_tuning.tuning_data(done))
         return
     show.report(done.report)
-    click.echo(show.balance(done.report))
-    click.echo(show_tuning.versions(done), err=True)
+    echo(show.balance(done.report))
+    echo(show_tuning.versions(done), err=True)

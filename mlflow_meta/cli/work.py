@@ -12,6 +12,7 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import read_gpus
 from mlflow_meta.cli.running import STDERR, emit, humane, interruptible, open_store
+from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
     from mlflow_meta.services.work import Execution, Rules
@@ -94,11 +95,11 @@ def work(  # noqa: PLR0913 - one argument an option
     if dry_run:
         planned = plan(store, experiment_name, argv, rules)
         if not planned:
-            click.echo(f"Nothing waits in {experiment_name}.", err=True)
+            echo(f"Nothing waits in {experiment_name}.", err=True)
         if as_json:
             emit({"commands": planned})
         for words in [] if as_json else planned:
-            click.echo(shlex.join(words))
+            echo(shlex.join(words))
         return
     with interruptible():
         done = run(
@@ -107,7 +108,7 @@ def work(  # noqa: PLR0913 - one argument an option
             argv,
             rules,
             output=STDERR,
-            progress=lambda words: click.echo(words, err=True),
+            progress=lambda words: echo(words, err=True),
         )
     failed = [execution for execution in done if execution.outcome is Outcome.FAILED]
     if as_json:
@@ -116,9 +117,9 @@ def work(  # noqa: PLR0913 - one argument an option
         _say_why(experiment_name, rules, len(plan(store, experiment_name, argv, Rules())))
     else:
         _tell(done)
-        click.echo(f"Next: mlflow-meta report -e {experiment_name}", err=True)
+        echo(f"Next: mlflow-meta report -e {experiment_name}", err=True)
     if failed:
-        click.echo(
+        echo(
             f"Error: {failed[0].name} ended with code {failed[0].exit_code}; its run "
             f"{failed[0].run_id} is FAILED. What it printed stands above, and in the run's "
             "artifact training.log.",
@@ -132,10 +133,10 @@ def _tell(done: Sequence[Execution]) -> None:
 
     failed = [execution for execution in done if execution.outcome is Outcome.FAILED]
     trained = [e for e in done if e.outcome in (Outcome.FINISHED, Outcome.FAILED)]
-    click.echo(f"Trained {len(trained)} runs, {len(failed)} failed.")
+    echo(f"Trained {len(trained)} runs, {len(failed)} failed.")
     for execution in done:
         if execution.outcome not in (Outcome.FINISHED, Outcome.FAILED):
-            click.echo(f"{execution.name}: {execution.outcome.value}.", err=True)
+            echo(f"{execution.name}: {execution.outcome.value}.", err=True)
 
 
 def _data(done: Sequence[Execution]) -> dict[str, object]:
@@ -158,12 +159,12 @@ def _data(done: Sequence[Execution]) -> dict[str, object]:
 def _say_why(experiment_name: str, rules: Rules, n_waiting: int) -> None:
     """Why nothing was trained."""
     if n_waiting and rules.require_approval:
-        click.echo(
+        echo(
             f"{n_waiting} runs of {experiment_name} wait for approval: set the tag "
             "mlflow_meta.decision of a run to approve, in the MLflow UI.",
             err=True,
         )
     elif n_waiting:
-        click.echo(f"{n_waiting} runs of {experiment_name} were taken by other workers.", err=True)
+        echo(f"{n_waiting} runs of {experiment_name} were taken by other workers.", err=True)
     else:
-        click.echo(f"Nothing waits in {experiment_name}. Next: mlflow-meta suggest", err=True)
+        echo(f"Nothing waits in {experiment_name}. Next: mlflow-meta suggest", err=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mlflow_meta.explain.dependence import N_CONFIGS, partial_dependence, whole_configs
-from mlflow_meta.explain.measures import importance
+from mlflow_meta.explain.measures import N_REPEATS, importance
 from mlflow_meta.explain.neighbours import nearest
 from mlflow_meta.explain.words import effect, sentence
 from mlflow_meta.models import MetaModel
@@ -48,7 +48,7 @@ class Explanation:
     curves: Mapping[str, pd.DataFrame]
 
 
-def explain(
+def explain(  # noqa: PLR0913 - each is a choice of its own
     model: MetaModel,
     trials: pd.DataFrame,
     space: SearchSpace,
@@ -56,10 +56,23 @@ def explain(
     task: str,
     direction: Direction,
     rng: np.random.Generator,
+    n_repeats: int = N_REPEATS,
+    n_configs: int = N_CONFIGS,
 ) -> Explanation:
-    """Importance of every param on `task`, and the curves of up to `MAX_CURVES` of them."""
-    found = importance(model, trials, space, task=task, rng=rng)
-    configs, context = whole_configs(space, N_CONFIGS, rng), context_of(trials, space, task)
+    """Importance of every param on `task`, and the curves of up to `MAX_CURVES` of them.
+
+    Args:
+        model: Fitted.
+        trials: What it was fitted on, or newer ones.
+        space: Whose params are asked about.
+        task: Whose trials count.
+        direction: Of the metric, in whose units the curves are.
+        rng: Equal generators give equal answers.
+        n_repeats: Permutations of each param.
+        n_configs: Random configurations over which a curve is averaged.
+    """
+    found = importance(model, trials, space, task=task, rng=rng, n_repeats=n_repeats)
+    configs, context = whole_configs(space, n_configs, rng), context_of(trials, space, task)
     curves = {}
     for name in found.loc[found["n"] > 0, "param"].head(MAX_CURVES):
         curve = partial_dependence(model, space, name, task=task, configs=configs, context=context)

@@ -31,6 +31,7 @@ def importance(
     *,
     task: str | None,
     rng: np.random.Generator,
+    n_repeats: int = N_REPEATS,
 ) -> pd.DataFrame:
     """How much each param matters, told in two ways: by the model, and by the trials alone.
 
@@ -40,6 +41,7 @@ def importance(
         space: Whose params are asked about.
         task: Whose trials count; those of all tasks for None, or where it has none.
         rng: Equal generators give equal answers.
+        n_repeats: Permutations of each param.
 
     Returns:
         One row a param, the most important by the model first: `param`; `permutation`, see
@@ -58,7 +60,7 @@ def importance(
         found = ped_anova(_bins(rows, name, param), param, scores, tasks, there)
         divergence[name] = share * found
     total = sum(divergence.values()) or 1.0
-    permuted = permutation_importance(model, rows, scores, space.names, rng)
+    permuted = permutation_importance(model, rows, scores, space.names, rng, n_repeats)
     frame = pd.DataFrame(
         {
             "param": space.names,
@@ -135,6 +137,7 @@ def permutation_importance(
     scores: Vector,
     names: Sequence[str],
     rng: np.random.Generator,
+    n_repeats: int = N_REPEATS,
 ) -> dict[str, float]:
     """How much worse the model gets where a param says nothing.
 
@@ -153,7 +156,7 @@ def permutation_importance(
     increase = dict.fromkeys(names, 0.0)
     for name in asked:
         shuffled = []
-        for _ in range(N_REPEATS):
+        for _ in range(n_repeats):
             order = np.arange(len(rows))
             for task in pd.unique(tasks):
                 own = np.flatnonzero((tasks == task) & is_set(rows, name))
@@ -161,7 +164,7 @@ def permutation_importance(
             column = rows[f"params.{name}"].take(order).reset_index(drop=True)
             shuffled.append(rows.assign(**{f"params.{name}": column}))
         predicted = model.score(pd.concat(shuffled, ignore_index=True)).mean
-        worse = np.mean((np.tile(observed, N_REPEATS) - predicted) ** 2)
+        worse = np.mean((np.tile(observed, n_repeats) - predicted) ** 2)
         increase[name] = float(worse) - error
     return increase
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from mlflow_meta import shown
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.proposal import spread_out, tried_on
 from mlflow_meta.scheduling import (
@@ -137,8 +138,10 @@ def _note(item: Suggestion, objective: Objective, experiment_name: str, n_runs: 
     return note(
         item,
         experiment_name,
-        title=f"Exploring: suggestion {item.rank} for {experiment_name}",
-        said="Chosen far from all that was tried, for a meta-model to learn from. 8 of 10 of the "
-        f"{n_runs} runs before got a {objective.metric} between {item.low:.5g} and "
-        f"{item.high:.5g} ({objective.direction.value}).",
+        title=f"Exploring: suggestion {item.rank} for {shown.code(experiment_name)}",
+        said=[
+            "Chosen far from all that was tried, for a meta-model to learn from.",
+            f"8 of 10 of the {n_runs} runs before got a {shown.code(objective.metric)} between "
+            f"{item.low:.5g} and {item.high:.5g} ({objective.direction.value}).",
+        ],
     )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from mlflow_meta import shown
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
@@ -163,10 +164,9 @@ def _kept(
     selection: str,
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """What the harvest's run keeps: artifacts, and the tags by which the next one finds them."""
-    quarantine = found.dataset.quarantine.to_csv(index=False)
     files = {
         names.DATASET_FILE: found.dataset.to_parquet(),
-        names.QUARANTINE_FILE: quarantine.encode("utf-8", "replace"),
+        names.QUARANTINE_FILE: shown.csv(found.dataset.quarantine),
     }
     tags = {names.KIND: "harvest"}
     if len(found.curves):

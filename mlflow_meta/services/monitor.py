@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mlflow_meta import shown
 from mlflow_meta.brought import brought
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.store import MlflowStore, names
@@ -129,7 +130,7 @@ def _written(store: MlflowStore, seen: Monitored) -> Monitored:
     ]
     n_ended = len(seen.course)
     if n_ended > n_known:
-        store.log_files(run_id, {"brought.csv": seen.course.to_csv(index=False).encode()})
+        store.log_files(run_id, {"brought.csv": shown.csv(seen.course)})
         store.log_points(run_id, points)
         # Last: whoever died before it is followed by one who adds the same points again.
         ended_ms = int(seen.course["ended_at"].iloc[-1].timestamp() * 1000)

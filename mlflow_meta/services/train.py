@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlflow_meta import pictures
+from mlflow_meta import pictures, shown
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.dataset.leakage import Leak
 from mlflow_meta.errors import BadSpace
@@ -213,7 +213,7 @@ def _log_choice(
     store.log_files(
         run_id,
         {
-            "candidates.csv": table.to_csv(index=False).encode(),
+            "candidates.csv": shown.csv(table),
             "candidates.png": pictures.candidates(table, list(BASELINES)),
             _HELD_OUT_FILE: pictures.predicted_against_actual(packed.model, objective),
         },
@@ -258,7 +258,7 @@ def _explanation(
         rng=np.random.default_rng(0),
     )
     return {
-        "importance.csv": found.importance.to_csv(index=False).encode(),
+        "importance.csv": shown.csv(found.importance),
         "importance.png": pictures.importance(found.importance),
         "partial_dependence.png": pictures.partial_dependence(found.curves, space, objective, task),
     }

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from mlflow_meta.errors import StoreRefused
@@ -84,6 +85,7 @@ def decide(
     items: Sequence[Item],
     about: Mapping[str, Any],
     tags: Mapping[str, str],
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Plan:
     """Make a plan, and enter it into the ledger; another's, if that came first.
 
@@ -93,6 +95,7 @@ def decide(
         items: See `Plan`.
         about: See `Plan`.
         tags: Of the run that holds it.
+        files: What people may look at beside it.
     """
     all_tags = {
         **origin(),
@@ -110,7 +113,7 @@ def decide(
         "items": [_to_dict(item) for item in items],
     }
     text = json.dumps(data, indent=1)
-    ledger.store.log_files(run_id, {names.PLAN_FILE: text.encode()})
+    ledger.store.log_files(run_id, {**files, names.PLAN_FILE: text.encode()})
     stands = ledger.enter(_entry(asked), run_id)
     if stands == run_id:
         return _plan(run_id, json.loads(text))

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
+from mlflow_meta import shown
 from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.errors import NoModel, StoreRefused
@@ -380,7 +381,8 @@ def _make(store: MlflowStore, name: str, objective: Objective) -> None:
         store.client.create_registered_model(
             name,
             tags={names.METRIC: objective.metric, names.DIRECTION: objective.direction.value},
-            description=f"Predicts the {objective.metric} of a configuration without training it.",
+            description=f"Predicts the {shown.code(objective.metric)} of a configuration without "
+            "training it.",
         )
 
 

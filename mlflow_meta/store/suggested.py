@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.space.rejections import Rejection, Verdict, decision_of
+from mlflow_meta import shown
+from mlflow_meta.space.rejections import DECISION, Rejection, Verdict, decision_of
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.contract import Record, Store
@@ -49,8 +51,10 @@ def share_view(
     """
     experiment_id = store.experiment_id(experiment_name)
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_std", *objective.spellings]
+    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", *objective.spellings]
     columns = [
+        "attributes.`Duration`",
+        f"tags.`{names.RANK}`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
     ]
@@ -148,20 +152,33 @@ def item(
     )
 
 
-def note(item: Suggestion, experiment_name: str, *, title: str, said: str, origin: str = "") -> str:
+def note(
+    item: Suggestion, experiment_name: str, *, title: str, said: Sequence[str], origin: str = ""
+) -> str:
     """The description of a suggested run, which the UI shows as Markdown.
 
     Args:
         item: The suggestion.
         experiment_name: Where it waits.
-        title: Its first words.
-        said: What is expected of it.
-        origin: What has predicted that, as a sentence.
+        title: Its first words, as Markdown.
+        said: What is expected of it and why, a paragraph each, as Markdown; empty ones are left
+            out.
+        origin: What has predicted that, as Markdown.
     """
-    params = "\n".join(f"| `{name}` | `{value}` |" for name, value in item.config.items())
-    work = f"`mlflow-meta work -e '{experiment_name}' -- python train.py`"
-    end = f"{origin} While it is scheduled, {work} trains it.".strip()
-    parts = [f"**{title}** by mlflow-meta.", said, f"| param | value |\n|---|---|\n{params}", end]
+    params = "\n".join(
+        f"| {shown.cell(name)} | {shown.cell(str(value))} |" for name, value in item.config.items()
+    )
+    work = shown.code(f"mlflow-meta work -e {shlex.quote(experiment_name)} -- python train.py")
+    decide = f"Set its tag `{DECISION}` to `approve` or `reject` to decide on it."
+    use = f"While it is scheduled, {work} trains it. {decide}"
+    table = f"| param | value |\n|---|---|\n{params}"
+    parts = [
+        f"**{title}**, by mlflow-meta.",
+        *filter(None, said),
+        table,
+        *filter(None, [origin]),
+        use,
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from mlflow_meta.scheduling import (
     told,
 )
 from mlflow_meta.search import Spread
+from mlflow_meta.services.suggest.drawings import drawings
 from mlflow_meta.services.suggest.records import about_of, compare, digest_of
 from mlflow_meta.services.suggest.search import Asked, search
 from mlflow_meta.services.suggest.words import items_of, lineage_tags
@@ -119,7 +121,10 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         )
         found = search(it, spread, progress)
         return Decision(
-            items=items_of(it, found), about=about_of(it, found), tags=lineage_tags(champion)
+            items=items_of(it, found),
+            about=about_of(it, found),
+            tags=lineage_tags(champion),
+            draw=lambda: drawings(it, found, datetime.now(timezone.utc)),
         )
 
     return scheduled_once(store, ledger, question, decide, dry_run=dry_run, progress=progress)
