@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import minimize
 
 from mlflow_meta.models.regressor import Groups, Matrix, Vector
 
@@ -102,6 +101,8 @@ def correlation(A: Matrix, B: Matrix, scales: Vector) -> Matrix:
 
 def map_estimate(X: Matrix, y: Vector, groups: Groups) -> Hyperparameters:
     """The hyperparameters of greatest posterior density."""
+    from scipy.optimize import minimize  # slow to import, and of no use to a fitted model
+
     _, group_of = np.unique(groups, return_inverse=True)
     d = int(group_of.max()) + 1
     others = (_AMPLITUDE, _NOISE, _TREND)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
+
+from mlflow_meta.metrics import ranks
 
 Vector = NDArray[np.float64]
 
@@ -47,13 +48,13 @@ class TaskScale:
 
     def to_score(self, values: Vector) -> Vector:
         """Scores `(n,)` of the very values that the scale was learned from, in their order."""
-        ranks = np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+        gaussian = np.asarray(ndtri((ranks(values) - 0.5) / len(values)))
         unit = values / (np.abs(values).max() or 1.0)  # so that no difference overflows
         low, middle, high = np.quantile(unit, (0.25, 0.5, 0.75))
         if high == low:  # most are equal: nothing tells how far the others may be
-            return ranks
+            return gaussian
         cut = np.clip((unit - middle) * _QUARTILES / (high - low), _LOW, _HIGH)
-        return np.asarray((ranks + (cut - cut.mean()) / cut.std()) / 2)
+        return np.asarray((gaussian + (cut - cut.mean()) / cut.std()) / 2)
 
     def to_value(self, scores: Vector) -> Vector:
         """Values `(m,)` at the scores `(m,)`: rising, linear between neighbours.

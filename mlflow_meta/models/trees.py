@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import lightgbm as lgb
 import numpy as np
 
 from mlflow_meta.models.forms import Trees, joined
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
+
+if TYPE_CHECKING:  # elsewhere where it is needed: it takes scikit-learn along, and a second
+    import lightgbm as lgb
 
 N_MEMBERS = 5
 N_ROUNDS = 100
@@ -40,6 +43,8 @@ class BoostedTrees:
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
+        import lightgbm as lgb
+
         del groups
         rng = np.random.default_rng(seed)
         self._members: list[lgb.Booster] = []
@@ -84,6 +89,8 @@ class BoostedTrees:
 
     def load(self, files: Mapping[str, bytes]) -> None:
         """See `Regressor.load`."""
+        import lightgbm as lgb
+
         self._members = [
             lgb.Booster(model_str=files[f"trees-{i}.txt"].decode()) for i in range(N_MEMBERS)
         ]
