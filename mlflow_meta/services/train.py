@@ -18,8 +18,10 @@ from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.choice import Candidate, compare, score_table
 from mlflow_meta.models.signal import Signal
+from mlflow_meta.served.packed import Packed
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store.model_folder import servable
 from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.trials import At, Direction, Objective
 
@@ -113,7 +115,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         trials, inferred.space, names=kinds or tuple(ZOO), executor=executor, progress=progress
     )
     best = candidates[0]
-    packed = registry.Packed(
+    packed = Packed(
         model=best.model,
         kind=best.name,
         objective=objective,
@@ -136,11 +138,10 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         )
         _log_candidates(store, run_id, candidates, table, objective)
         registry.log_training_data(store, run_id, trials, harvest_run_id)
-        example = registry.example_of(trials, inferred.space)
+        rmse_of_mean = _scores(table, "mean")["rmse"]
+        it = servable(packed, trials, rmse_of_mean=rmse_of_mean)
         stays = None if best.model.has_signal else _champion_with_signal(store, name)
-        version = registry.register(
-            store, run_id, name, registry.pack(packed), example, as_champion=stays is None
-        )
+        version = registry.register(store, run_id, name, it, as_champion=stays is None)
     return Training(
         run_id=run_id,
         model_name=name,
@@ -180,7 +181,7 @@ def _space(given: SearchSpace | None, trials: pd.DataFrame, leaks: Sequence[Leak
 def _log_choice(
     store: MlflowStore,
     run_id: str,
-    packed: registry.Packed,
+    packed: Packed,
     table: pd.DataFrame,
     trials: pd.DataFrame,
 ) -> None:

@@ -1,0 +1,109 @@
+"""Encoded rows -> values: the meta-model's own answers, with one look at each task's scale.
+
+X:      `(n, d)`, as the meta-model's encoder makes it
+score:  what the regressor predicts, comparable within a task; lower is better
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from mlflow_meta.models import MetaModel
+from mlflow_meta.models.scale import TaskScale
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+_MIDDLE = 0.68  # the level whose half width is a standard deviation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """Values `(n,)`, minimised, in the units of each row's task.
+
+    Attributes:
+        mean: As `MetaModel.predict` has it.
+        std: Likewise.
+        low_80: Lower end of the interval, as `MetaModel.interval` has it.
+        high_80: Upper end of it.
+        low_90: Likewise.
+        high_90: Likewise.
+        best: The lowest value that was seen of the task; nan where none was.
+        chance: Probability of a value below the best; nan where there is none.
+    """
+
+    mean: Vector
+    std: Vector
+    low_80: Vector
+    high_80: Vector
+    low_90: Vector
+    high_90: Vector
+    best: Vector
+    chance: Vector
+
+
+class Predictor:
+    """Asks a meta-model for all that it can say of a row."""
+
+    def __init__(self, model: MetaModel) -> None:
+        """Takes a fitted model."""
+        self._model = model
+        self._pooled = model.scale_of("") if "" not in model.scales else model.scales[""]
+
+    def predict(self, X: Matrix, tasks: Sequence[str]) -> Predicted:
+        """Of rows `X (n, d)` of the `n` tasks."""
+        raw = self._model.regressor.predict(X)
+        calibration = self._model.calibration
+        mean, std = calibration.mean(raw.mean), calibration.std(raw.std)
+        ends = [
+            end
+            for level in (_MIDDLE, 0.8, 0.9)
+            for end in calibration.interval(raw.mean, raw.std, level)
+        ]
+        low, high, *of_levels = self._values(np.stack([*ends, mean]), tasks)
+        low_80, high_80, low_90, high_90, middle = of_levels
+        best, chance = np.full(len(X), np.nan), np.full(len(X), np.nan)
+        for task, rows in _by_task(tasks):
+            if (scale := self._model.scales.get(task)) is not None:
+                best[rows] = scale.best
+                beaten = ndtr((scale.grid[0] - mean[rows]) / np.maximum(std[rows], 1e-12))
+                chance[rows] = beaten if _can_be_beaten(scale) else 0.0
+        return Predicted(
+            mean=middle, std=(high - low) / 2, low_80=low_80, high_80=high_80, low_90=low_90,
+            high_90=high_90, best=best, chance=chance,
+        )  # fmt: skip
+
+    def means(self, X: Matrix, tasks: Sequence[str]) -> Vector:
+        """`Predicted.mean` alone, `(n,)`."""
+        raw = self._model.regressor.predict(X).mean
+        return np.asarray(self._values(self._model.calibration.mean(raw)[None], tasks)[0])
+
+    def _values(self, scores: Matrix, tasks: Sequence[str]) -> Matrix:
+        """Values of `scores (q, n)`, `(q, n)`."""
+        values = np.empty_like(scores)
+        for task, rows in _by_task(tasks):
+            scale = self._model.scales.get(task, self._pooled)
+            some = scores[:, rows]
+            values[:, rows] = scale.to_value(some.ravel()).reshape(some.shape)
+        return values
+
+
+def _by_task(tasks: Sequence[str]) -> list[tuple[str, NDArray[np.int64] | slice]]:
+    """Each task with its rows."""
+    distinct = dict.fromkeys(tasks)
+    if len(distinct) == 1:
+        return [(tasks[0], slice(None))]
+    places: dict[str, list[int]] = {task: [] for task in distinct}
+    for i, task in enumerate(tasks):
+        places[task].append(i)
+    return [(task, np.array(rows, dtype=np.int64)) for task, rows in places.items()]
+
+
+def _can_be_beaten(scale: TaskScale) -> bool:
+    """Whether the metric's range goes on below the best."""
+    return bool(scale.bounds[0] < scale.best)
