@@ -218,5 +218,5 @@ class Encoding:
 
     def _of_tasks(self, columns: Sequence[int], tasks: Sequence[str]) -> Matrix:
         if self.encoder.columns[columns[0]].kind == "place":
-            return np.array([[self._places.get(task, -1.0)] for task in tasks])
+            return np.array([self._places.get(task, -1.0) for task in tasks]).reshape(-1, 1)
         return self.encoder.encode_values(columns, tasks)

@@ -7,7 +7,6 @@ import io
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.columns import frame_of
 from mlflow_meta.proposal import choose_batch, tried_on
 from mlflow_meta.served.answers import COLUMNS, Answers
 from mlflow_meta.served.memory import Memory
@@ -68,11 +67,13 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
         rng=np.random.default_rng(seed),
         budget_s=budget_s,
     )
-    frame = frame_of(configs, space.names)
-    told = answers.of(frame.assign(task=task))
+    # As objects: a whole number stays one where another configuration lacks the param.
+    params = {
+        f"params.{name}": pd.Series([config.get(name) for config in configs], dtype=object)
+        for name in space.names
+    }
+    told = answers.of(pd.DataFrame({"task": task, **params}))
     taken = {"rank", "task", *COLUMNS}
-    names = [name_of(str(column)) for column in frame]
-    frame.columns = pd.Index([f"params.{n}" if n in taken else n for n in names])
-    frame = frame.astype(object).where(frame.notna(), None)
+    shown = {c if name_of(c) in taken else name_of(c): values for c, values in params.items()}
     rank = pd.DataFrame({"rank": range(1, len(configs) + 1), "task": task})
-    return pd.concat([rank, frame, told], axis=1)
+    return pd.concat([rank, pd.DataFrame(shown), told], axis=1)

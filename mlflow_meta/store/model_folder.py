@@ -141,7 +141,8 @@ def _tags(packed: Packed, trials: pd.DataFrame, rmse_of_mean: float | None) -> d
 def _description(packed: Packed, trials: pd.DataFrame, tags: Mapping[str, str]) -> str:
     objective, space = packed.objective, packed.model.encoder.space
     better = "higher" if objective.direction is Direction.MAXIMIZE else "lower"
-    mean = f" (always saying the mean: {tags[names.RMSE_OF_MEAN]})" * (names.RMSE_OF_MEAN in tags)
+    of_mean = tags.get(names.RMSE_OF_MEAN)
+    mean = f" (always saying the mean: {of_mean})" if of_mean else ""
     n_more = len(space.names) - _MAX_NAMED
     params = ", ".join(_code(name) for name in space.names[:_MAX_NAMED])
     lines = [
