@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import Packed
@@ -47,8 +50,22 @@ reasons                   which params move the prediction most, see `reasons`
 """
 
 FAR = 0.99  # a distance beyond which a prediction is an extrapolation
-_ROWS_AT_ONCE = 2000  # so that memory does not grow with what is asked at once
+_ROWS_AT_ONCE = 250  # so that memory does not grow with what is asked at once
 _OUTSIDE = 1e-6  # how far outside its range a number is still at its end
+
+
+class Told(pd.DataFrame):
+    """A frame whose records are made fast: a server makes them of every answer.
+
+    For one row pandas needs as long as the prediction takes.
+    """
+
+    def to_dict(self, orient: str = "dict", **options: Any) -> Any:
+        """As pandas has it."""
+        if orient != "records" or options:
+            return super().to_dict(orient, **options)
+        names = self.columns.tolist()
+        return [dict(zip(names, row, strict=True)) for row in self.to_numpy(dtype=object).tolist()]
 
 
 class Answers:
@@ -60,11 +77,12 @@ class Answers:
         model, self._memory = packed.model, memory
         self._space = memory.encoder.space
         self._reader = Reader([model.encoder, memory.encoder], memory)
-        self._encoding, self._seen = Encoding(model.encoder), Encoding(memory.encoder)
+        self._encoding = self._seen = Encoding(model.encoder)
+        if memory.encoder.columns != model.encoder.columns:
+            self._seen = Encoding(memory.encoder)
+        self._threads = ThreadpoolController()
         self._predictor = Predictor(model)
-        self._reasons = Reasons(
-            self._encoding, self._predictor, memory, model.encoder.space, self._sign
-        )
+        self._reasons = Reasons(self._encoding, memory, model.encoder.space, self._sign)
         self._always = () if model.has_signal else (_NO_SIGNAL,)
         self._units = [
             (i, column.source)
@@ -82,21 +100,29 @@ class Answers:
         Raises:
             ValueError: If a column is given twice.
         """
-        starts = range(0, max(len(frame), 1), _ROWS_AT_ONCE)
-        parts = [self._part(frame.iloc[i : i + _ROWS_AT_ONCE], with_reasons) for i in starts]
-        columns = {
-            name: parts[0][name] if len(parts) == 1 else np.concatenate([p[name] for p in parts])
-            for name in COLUMNS
-        }
-        return pd.DataFrame(columns, index=frame.index)
+        # One thread: on rows this few, more of them only wait for each other.
+        with self._threads.limit(limits=1):
+            if len(frame) <= _ROWS_AT_ONCE:
+                return Told(self._part(frame, with_reasons), index=frame.index)
+            parts = [
+                self._part(frame.iloc[i : i + _ROWS_AT_ONCE], with_reasons)
+                for i in range(0, len(frame), _ROWS_AT_ONCE)
+            ]
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+        return Told(columns, index=frame.index)
 
     def _part(self, frame: pd.DataFrame, with_reasons: bool) -> dict[str, NDArray[np.generic]]:
         rows = self._reader.read(frame)
-        X, seen = self._encoding.of(rows), self._seen.of(rows)
-        predicted = self._predictor.predict(X, rows.tasks)
+        X = self._encoding.of(rows)
+        seen = X if self._seen is self._encoding else self._seen.of(rows)
+        if with_reasons:
+            asked = self._reasons.questions(rows, X)
+            both = self._predictor.predict_and_means(X, rows.tasks, asked.X, asked.tasks)
+            predicted, reasons = both[0], self._reasons.of(rows, asked, both[0].mean, both[1])
+        else:
+            predicted, reasons = self._predictor.predict(X, rows.tasks), [""] * rows.n
         distance = self._memory.nearness.distance(seen)
         extrapolates = self._warn(rows, seen, distance)
-        reasons = self._reasons.of(rows, X, predicted.mean) if with_reasons else [""] * rows.n
         return {
             **self._in_units(predicted),
             "duration_s": _or_none(self._memory.duration.seconds(seen)),

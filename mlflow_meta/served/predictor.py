@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mlflow_meta.models import MetaModel
+from mlflow_meta.models import MetaModel, Prediction
 from mlflow_meta.models.scale import TaskScale
 
 Vector = NDArray[np.float64]
@@ -57,7 +57,22 @@ class Predictor:
 
     def predict(self, X: Matrix, tasks: Sequence[str]) -> Predicted:
         """Of rows `X (n, d)` of the `n` tasks."""
-        raw = self._model.regressor.predict(X)
+        return self.predict_and_means(X, tasks, X[:0], ())[0]
+
+    def predict_and_means(
+        self, X: Matrix, tasks: Sequence[str], others: Matrix, tasks_of_others: Sequence[str]
+    ) -> tuple[Predicted, Vector]:
+        """`predict` of `X (n, d)`, and the means alone of `others (m, d)`, `(m,)`.
+
+        Together: to ask a regressor once is most of what few rows cost.
+        """
+        both = self._model.regressor.predict(np.vstack([X, others]) if len(others) else X)
+        raw = Prediction(both.mean[: len(X)], both.std[: len(X)])
+        of_others = self._model.calibration.mean(both.mean[len(X) :])
+        means = self._values(of_others[None], tasks_of_others)[0] if len(others) else of_others
+        return self._told(raw, tasks), means
+
+    def _told(self, raw: Prediction, tasks: Sequence[str]) -> Predicted:
         calibration = self._model.calibration
         mean, std = calibration.mean(raw.mean), calibration.std(raw.std)
         ends = [
@@ -67,7 +82,7 @@ class Predictor:
         ]
         low, high, *of_levels = self._values(np.stack([*ends, mean]), tasks)
         low_80, high_80, low_90, high_90, middle = of_levels
-        best, chance = np.full(len(X), np.nan), np.full(len(X), np.nan)
+        best, chance = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
         for task, rows in _by_task(tasks):
             if (scale := self._model.scales.get(task)) is not None:
                 best[rows] = scale.best
@@ -77,11 +92,6 @@ class Predictor:
             mean=middle, std=(high - low) / 2, low_80=low_80, high_80=high_80, low_90=low_90,
             high_90=high_90, best=best, chance=chance,
         )  # fmt: skip
-
-    def means(self, X: Matrix, tasks: Sequence[str]) -> Vector:
-        """`Predicted.mean` alone, `(n,)`."""
-        raw = self._model.regressor.predict(X).mean
-        return np.asarray(self._values(self._model.calibration.mean(raw)[None], tasks)[0])
 
     def _values(self, scores: Matrix, tasks: Sequence[str]) -> Matrix:
         """Values of `scores (q, n)`, `(q, n)`."""

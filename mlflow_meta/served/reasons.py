@@ -11,13 +11,12 @@ where it differs. Interactions are not told apart; equal questions have equal an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_meta.served.memory import Memory
-from mlflow_meta.served.predictor import Predictor
 from mlflow_meta.served.rows import Encoding, Rows, Values, short
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import ConfigValue
@@ -27,7 +26,25 @@ Matrix = NDArray[np.float64]
 
 N_TOLD = 3  # reasons of a row
 _LEAST = 0.02  # of the largest effect, below which an effect is none
-_AT_ONCE = 4096  # rows that the model is asked about together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """Rows in which one param is that of the best known trial.
+
+    Attributes:
+        against: `n`, the task whose best known trial each row is held against.
+        at: `(m,)`, of which row it is.
+        of: `(m,)`, which param.
+        X: `(m, d)`, it encoded.
+        tasks: `m`, its task.
+    """
+
+    against: list[str]
+    at: NDArray[np.int64]
+    of: NDArray[np.int64]
+    X: Matrix
+    tasks: list[str]
 
 
 class Reasons:
@@ -36,13 +53,12 @@ class Reasons:
     def __init__(
         self,
         encoding: Encoding,
-        predictor: Predictor,
         memory: Memory,
         space: SearchSpace,
         sign: int,
     ) -> None:
-        """Takes what encodes and predicts rows; `sign * value` is the metric."""
-        self._encoding, self._predictor, self._memory = encoding, predictor, memory
+        """Takes what encodes rows; `sign * value` is the metric."""
+        self._encoding, self._memory = encoding, memory
         self._sign = sign
         columns = encoding.encoder.columns
         self._names = [
@@ -58,25 +74,36 @@ class Reasons:
         self._above = np.array(above, dtype=bool)
         self._known: dict[str, Vector] = {}
 
-    def of(self, rows: Rows, X: Matrix, means: Vector) -> list[str]:
-        """One sentence a row.
-
-        Args:
-            rows: What was asked.
-            X: `(n, d)`, it encoded.
-            means: `(n,)`, the values that were predicted for it.
-        """
+    def questions(self, rows: Rows, X: Matrix) -> Questions:
+        """What the model must be asked besides, of rows that are encoded as `X (n, d)`."""
         known = self._memory.references
         against = [task if task in known else self._memory.usual_task for task in rows.tasks]
         best = np.stack([self._best(task) for task in against]) if rows.n else X
         differs = (best != X).astype(float) @ self._own.T.astype(float) > 0
         told = differs & ~(differs.astype(float) @ self._above.T.astype(float) > 0)
         at, of = np.nonzero(told)
-        effects = means[at] - self._moved_means(X, best, at, of, rows.tasks)
+        return Questions(
+            against=against,
+            at=at,
+            of=of,
+            X=np.where(self._moved[of], best[at], X[at]),
+            tasks=[rows.tasks[i] for i in at.tolist()],
+        )
+
+    def of(self, rows: Rows, asked: Questions, means: Vector, moved: Vector) -> list[str]:
+        """One sentence a row.
+
+        Args:
+            rows: What was asked.
+            asked: What the model was asked besides.
+            means: `(n,)`, the values that were predicted for the rows.
+            moved: `(m,)`, those for what it was asked besides.
+        """
+        effects = (means[asked.at] - moved).tolist()
         by_row: list[list[tuple[float, int]]] = [[] for _ in range(rows.n)]
-        for row, param, effect in zip(at.tolist(), of.tolist(), effects.tolist(), strict=True):
+        for row, param, effect in zip(asked.at.tolist(), asked.of.tolist(), effects, strict=True):
             by_row[row].append((effect, param))
-        return [self._said(rows, i, against[i], found) for i, found in enumerate(by_row)]
+        return [self._said(rows, i, asked.against[i], found) for i, found in enumerate(by_row)]
 
     def _best(self, task: str) -> Vector:
         """The best known trial of a task, encoded, `(d,)`."""
@@ -86,22 +113,6 @@ class Reasons:
             row = Rows(n=1, tasks=[task], columns=columns, notes=[[]])
             self._known[task] = self._encoding.of(row)[0]
         return self._known[task]
-
-    def _moved_means(
-        self,
-        X: Matrix,
-        best: Matrix,
-        at: NDArray[np.int64],
-        of: NDArray[np.int64],
-        tasks: Sequence[str],
-    ) -> Vector:
-        """Values of the rows `at (m,)`, each with the param `of (m,)` of the best trial, `(m,)`."""
-        found = [np.zeros(0)]
-        for start in range(0, len(at), _AT_ONCE):
-            rows, params = at[start : start + _AT_ONCE], of[start : start + _AT_ONCE]
-            moved = np.where(self._moved[params], best[rows], X[rows])
-            found.append(self._predictor.means(moved, [tasks[i] for i in rows.tolist()]))
-        return np.concatenate(found)
 
     def _said(self, rows: Rows, row: int, against: str, found: list[tuple[float, int]]) -> str:
         whose = "" if rows.tasks[row] == against else f" of {short(against)!r}"
