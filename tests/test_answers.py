@@ -75,6 +75,7 @@ def test_a_metric_to_be_maximised_is_told_in_its_own_direction(it: Packed) -> No
     for name in ("std", "chance_to_beat_best", "duration_s", "distance"):
         np.testing.assert_array_equal(up[name], down[name])
     for answer in (up, down):
+        assert list(answer) == list(COLUMNS)
         order = ["low_90", "low_80", "prediction", "high_80", "high_90"]
         assert (np.diff(answer[order], axis=1) >= 0).all()
     assert up["best_known"].max() == -TRIALS.query("task == 'sweep-0'")["value"].min()

@@ -142,7 +142,9 @@ class Answers:
             "high_90": sign * it.high_90,
         }
         if sign < 0:  # the lowest value is the highest metric
-            ends = dict(zip(["high_80", "low_80", "high_90", "low_90"], ends.values(), strict=True))
+            other = {"low_80": "high_80", "low_90": "high_90"}
+            other |= {high: low for low, high in other.items()}
+            ends = {name: ends[other[name]] for name in ends}
         return {
             "prediction": sign * it.mean,
             "std": it.std,
