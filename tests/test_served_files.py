@@ -15,6 +15,7 @@ from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import SEAL, pack, unpack
 from mlflow_meta.served.remember import remember
 from mlflow_meta.space import infer
+from mlflow_meta.store.model_folder import servable
 
 TRIALS = history(n_each=15, tasks=2)
 
@@ -51,6 +52,14 @@ def test_without_a_seal_nothing_is_read(files: dict[str, bytes], seal: bytes | N
     others = {name: content for name, content in files.items() if name != SEAL}
     with pytest.raises(Damaged, match=r"sha256\.json"):
         unpack(others if seal is None else {**others, SEAL: seal})
+
+
+def test_what_is_never_read_is_not_asked_for_and_names_are_shown_to_the_letter() -> None:
+    trials = TRIALS.rename(columns={"params.dropout": "params.`x`<b>|"})
+    it = servable(packed(trials, "linear"), trials.assign(**{"tags.same": "x"}))
+    assert {"task", "lr", "`x`<b>|", "hardware.gpu_model"} <= set(it.example)
+    assert "tags.same" not in it.example
+    assert "` x <b>|`" in it.description and "of 2 tasks" in it.description
 
 
 @pytest.mark.slow

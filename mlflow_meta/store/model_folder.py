@@ -6,7 +6,7 @@ can be served where mlflow-meta is not installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +18,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
-from mlflow_meta.columns import CONTEXT, columns_with
 from mlflow_meta.served.answers import COLUMNS
 from mlflow_meta.served.packed import Packed, pack
 from mlflow_meta.served.remember import remember
 from mlflow_meta.served.rows import name_of
-from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import names
 from mlflow_meta.trials import Direction
 
@@ -74,20 +72,24 @@ def servable(
     """
     space = packed.model.encoder.space
     tags = _tags(packed, trials, rmse_of_mean)
+    memory = remember(trials, space)
+    read = [c.source for encoder in (packed.model.encoder, memory.encoder) for c in encoder.columns]
     return Servable(
-        files=pack(packed, remember(trials, space).save()),
-        example=example_of(trials, space),
+        files=pack(packed, memory.save()),
+        example=_example(trials, list(dict.fromkeys(read))),
         tags=tags,
         description=_description(packed, trials, tags),
     )
 
 
-def example_of(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
-    """The best and the latest trial as rows of raw params, as a caller of the model sends them."""
+def _example(trials: pd.DataFrame, read: Sequence[str]) -> pd.DataFrame:
+    """The best and the latest trial as rows of raw params, as a caller of the model sends them.
+
+    Of its columns only those that are `read`: MLflow looks at each of a signature in every request.
+    """
     rows = trials.loc[[trials["value"].idxmin(), trials.index[-1]]]
-    chosen = [f"params.{name}" for name in space.names if f"params.{name}" in rows]
-    columns = {name_of(c): rows[c] for c in [*chosen, *columns_with(rows, *CONTEXT)]}
-    frame = pd.DataFrame({"task": rows["task"], **columns}).reset_index(drop=True)
+    chosen = {name_of(c): rows[c] for c in read if c in rows and c != "task"}
+    frame = pd.DataFrame({"task": rows["task"], **chosen}).reset_index(drop=True)
     return frame.astype(object).where(frame.notna(), None)
 
 
@@ -141,6 +143,7 @@ def _tags(packed: Packed, trials: pd.DataFrame, rmse_of_mean: float | None) -> d
 def _description(packed: Packed, trials: pd.DataFrame, tags: Mapping[str, str]) -> str:
     objective, space = packed.objective, packed.model.encoder.space
     better = "higher" if objective.direction is Direction.MAXIMIZE else "lower"
+    n_tasks = int(tags[names.N_TASKS])
     of_mean = tags.get(names.RMSE_OF_MEAN)
     mean = f" (always saying the mean: {of_mean})" if of_mean else ""
     n_more = len(space.names) - _MAX_NAMED
@@ -148,7 +151,7 @@ def _description(packed: Packed, trials: pd.DataFrame, tags: Mapping[str, str]) 
     lines = [
         f"Predicts {_code(objective.metric)} ({better} is better) of a configuration, without "
         f"training it. Kind: {packed.kind}.",
-        f"- Learned from {len(trials)} trials of {tags[names.N_TASKS]} tasks.",
+        f"- Learned from {len(trials)} trials of {n_tasks} task{'s' * (n_tasks > 1)}.",
         f"- On held-out trials: rank correlation {tags[names.RANK_CORRELATION]}, rmse "
         f"{tags[names.RMSE]}{mean} in standard scores; {tags[names.COVERAGE]} of them inside their "
         "80% interval.",
