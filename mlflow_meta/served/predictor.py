@@ -53,7 +53,8 @@ class Predictor:
     def __init__(self, model: MetaModel) -> None:
         """Takes a fitted model."""
         self._model = model
-        self._pooled = model.scale_of("") if "" not in model.scales else model.scales[""]
+        values = np.concatenate([scale.values for scale in model.scales.values()])
+        self._pooled = TaskScale.learn(values)  # for a task that was never seen
 
     def predict(self, X: Matrix, tasks: Sequence[str]) -> Predicted:
         """Of rows `X (n, d)` of the `n` tasks."""
