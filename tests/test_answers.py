@@ -11,7 +11,7 @@ from mlflow_meta.served import answers as told_by
 from mlflow_meta.served.answers import COLUMNS, Answers
 from mlflow_meta.served.packed import Packed
 from mlflow_meta.served.remember import learn_duration, remember
-from mlflow_meta.space import infer
+from mlflow_meta.space import SearchSpace, infer
 from mlflow_meta.trials import Direction
 
 TRIALS = history(n_each=30, tasks=3)
@@ -22,8 +22,10 @@ ROW = {
 }  # fmt: skip
 
 
-def answering(it: Packed, trials: pd.DataFrame = TRIALS) -> Answers:
-    return Answers(it, remember(trials, infer(TRIALS).space))
+def answering(
+    it: Packed, trials: pd.DataFrame = TRIALS, space: SearchSpace | None = None
+) -> Answers:
+    return Answers(it, remember(trials, space or infer(TRIALS).space))
 
 
 @pytest.fixture(scope="module", params=["transfer", "lightgbm", "network", "linear"])
@@ -158,6 +160,16 @@ def test_the_distance_is_a_rank_among_those_of_the_trials(transfer: Answers) -> 
     away = np.linalg.norm(asked[:, None] - seen, axis=2).min(axis=1)
     expected = (apart.min(axis=1) < away[:, None]).mean(axis=1)
     np.testing.assert_allclose(transfer.of(raw(NEW))["distance"], expected, atol=1e-9)
+
+
+def test_the_next_point_of_a_grid_is_near_and_one_beyond_is_not() -> None:
+    grid = [(a, b) for a in range(10) for b in range(10) if (a, b) != (4, 7)]
+    trials = pd.DataFrame(grid, columns=["params.a", "params.b"]).assign(task="t")
+    trials["value"] = 0.1 * (trials["params.a"] - 3.0) ** 2 + trials["params.b"]
+    answers = answering(packed(trials, "linear"), trials, infer(trials).space)
+    left_out, beyond = answers.of(pd.DataFrame([{"a": 4, "b": 7}, {"a": 4, "b": 40}])).itertuples()
+    assert (left_out.distance, left_out.extrapolates, left_out.warning) == (0, False, "")
+    assert (beyond.distance, beyond.extrapolates) == (1, True)
 
 
 @pytest.mark.parametrize(

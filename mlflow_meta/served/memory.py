@@ -25,7 +25,7 @@ Matrix = NDArray[np.float64]
 
 TRIALS_FILE = "trials.parquet"
 _NOTES, _ARRAYS = "memory.json", "memory.npz"
-_SAME = 1e-6  # a distance below which two configurations are one, rounding apart
+_SAME = 1e-6  # by which two distances must differ to be different
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +84,8 @@ class Nearness:
         configuration that was tried, everything else is at 1.
         """
         away = nearest(X[:, self.columns] * self.weights, self.tried)
-        found = np.searchsorted(self.apart, away, side="left") / len(self.apart)
-        return np.asarray(np.where(away < _SAME, 0.0, found))
+        # On a grid all are equally far apart, rounding apart: the next one is no farther.
+        return np.asarray(np.searchsorted(self.apart, away - _SAME, side="left") / len(self.apart))
 
 
 def nearest(Z: Matrix, others: Matrix) -> Vector:
