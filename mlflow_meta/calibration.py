@@ -68,5 +68,20 @@ class Calibration:
         return middle - half, middle + half
 
 
+def held_out_coverage(observed: Vector, mean: Vector, std: Vector, level: float = 0.8) -> float:
+    """Share of `observed (n,)`, n >= 2, in the intervals that other trials have calibrated.
+
+    Each half, of every second trial, is held against what the other half has taught; with all of
+    them the share would be `level` by construction.
+    """
+    inside = np.zeros(len(observed), dtype=bool)
+    for first in (0, 1):
+        learned = Calibration.learn(observed[first::2], mean[first::2], std[first::2])
+        other = slice(1 - first, None, 2)
+        low, high = learned.interval(mean[other], std[other], level)
+        inside[other] = (low <= observed[other]) & (observed[other] <= high)
+    return float(inside.mean())
+
+
 BELIEVED = Calibration(0.0, 1.0, {level: float(ndtri((1 + level) / 2)) for level in LEVELS})
 """Takes means as they are, and standard deviations for those of a normal distribution."""

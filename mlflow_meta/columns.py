@@ -22,9 +22,12 @@ CONTEXT = ("hardware.", "dataset.", "tags.")
 _LEADING_ZERO = re.compile(r"\s*[-+]?0\d")
 MAX_CHARS = 100  # of a text that was chosen; a longer one is a document or a printed object
 _MAX_ODD = 0.1  # share of texts that do not make a column of numbers one of texts
-_UNSET_TEXTS = pa.array(["", "None", "none", "null", "nan", "NaN", "NA"])
+UNSET = ("", "None", "none", "null", "nan", "NaN", "NA")
+"""Texts that mean that a number is not set."""
+
+_UNSET_TEXTS = pa.array(UNSET)
 _FLAGS = pa.array(["True", "False"])
-# What all but a few texts of numbers look like, for Arrow; `_number` reads the others.
+# What all but a few texts of numbers look like, for Arrow; `number_of` reads the others.
 _WHOLE = r"^(?:0|-?[1-9][0-9]{0,17})$"
 _LONG = r"^-?[0-9]{19,}$"  # may or may not be too large for an integer of 64 bits
 _PLAIN = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3})?$"
@@ -113,7 +116,7 @@ def _numbers(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     plain[np.flatnonzero(whole)[is_long]] = False
     whole[whole] = pc.match_substring_regex(some, _WHOLE)
     for i in np.flatnonzero(~plain):
-        number = _number(texts[int(i)].as_py())
+        number = number_of(texts[int(i)].as_py())
         numbers[i] = np.nan if number is None else number
         whole[i] = isinstance(number, int)
     return np.where(np.isfinite(numbers), numbers, np.nan), whole
@@ -148,7 +151,8 @@ def frame_of(configs: Sequence[Config], names: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _number(text: str) -> int | float | None:
+def number_of(text: str) -> int | float | None:
+    """The finite number that a logged text is; None for any other text."""
     if "_" in text or not text.isascii():
         return None  # Python would read 1_000, but whoever logged it did not mean a number
     if _LEADING_ZERO.match(text):

@@ -12,6 +12,7 @@
   - NothingToLearn        no such experiment, no run with that metric
     - TooLittle           too few runs, or none that differ
   - NoModel               no meta-model has been trained for this metric
+  - Damaged               a registered model's files are not those that were packed
   - BadSpace              a search-space file says something that can't be
   - BadCommand            the training program of a worker can't be started as asked
   - NotReproduced         a search that was repeated has found something else
@@ -67,6 +68,10 @@ class TooLittle(NothingToLearn):
 
 class NoModel(MetaError):
     """No meta-model has been trained for this metric."""
+
+
+class Damaged(MetaError):
+    """A registered model's files are not those that were packed."""
 
 
 class BadSpace(MetaError):

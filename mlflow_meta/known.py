@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from mlflow_meta.columns import columns_with
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MetaModel
-from mlflow_meta.space import SearchSpace, infer
+from mlflow_meta.space import SearchSpace, own_space
 from mlflow_meta.store import MlflowStore, Registered
-
-MIN_OWN_TRIALS = 10  # trials of a task from which its own ranges say enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,28 +107,6 @@ def task_of(experiment_name: str, known: Known) -> str:
 def space_of(
     known: Known, task: str, model: MetaModel, *, varied: Collection[str] = ()
 ) -> SearchSpace:
-    """What the task's own trials have varied or, if they are few, what others have.
-
-    So also where its own, many as they are, have not varied all of the params `varied`.
-
-    Of the others' params only those that belong together: the ones that the task's own runs have
-    logged, with any metric, or else those of the task with the most trials.
-    """
-    trials, runs = known.trials, known.runs
-    own = trials[trials["task"] == task]
-    if len(own) >= MIN_OWN_TRIALS:
-        with suppress(NothingToLearn):
-            inferred = infer(own).space
-            if set(varied) <= set(inferred.names):
-                return inferred
-    alike = runs[runs["task"] == task]
-    if alike.empty:
-        alike = trials[trials["task"] == trials["task"].mode()[0]]
-    logged = [c for c in columns_with(alike, "params.") if alike[c].notna().any()]
-    space = model.encoder.space.only({column.removeprefix("params.") for column in logged})
-    if space is None:
-        raise NothingToLearn(
-            f"The runs of {task!r} log none of the params that the meta-model knows, which are "
-            f"{', '.join(model.encoder.space.names[:8])}. Pass what to search with --space."
-        )
-    return space
+    """The space of a task, as `space.own_space` tells it."""
+    learned = model.encoder.space
+    return own_space(known.trials, known.runs, task, learned, varied=varied)

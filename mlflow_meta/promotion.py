@@ -20,8 +20,8 @@ from mlflow_meta.gate import LEVEL, MIN_LATER, Comparison, Judged, Verdict, comp
 from mlflow_meta.models import MetaModel
 from mlflow_meta.models.meta_model import scales_of
 from mlflow_meta.models.scale import TaskScale
+from mlflow_meta.served.packed import Packed
 from mlflow_meta.store import MlflowStore, Registered, names, registry
-from mlflow_meta.store.registry import Packed
 
 N_ORIGINS = 3  # points in time from which a challenger predicts what came next
 

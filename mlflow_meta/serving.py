@@ -1,8 +1,15 @@
 """The registered model, as code: what `mlflow models serve` runs.
 
 Input: rows of raw params, one column a param, as numbers or as the texts that MLflow keeps. Any
-column may be missing; `task` says which task's units the answer is in. Output: `prediction`, `std`,
-and `low` and `high` of the 80% interval, in the metric's own units.
+column may be missing; `task` says which task's units the answer is in. Output: the columns of
+`served.answers.COLUMNS` for each row, in the metric's own units.
+
+Params:
+    k         ask for so many suggestions instead; 0 for answers
+    task      whose suggestions; empty for the task of the first row, or else the usual one
+    budget_s  seconds of the search
+    seed      of its random numbers; equal ones give equal suggestions
+    reasons   whether to tell reasons, which is most of the work in large batches
 """
 
 from pathlib import Path
@@ -10,21 +17,29 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from mlflow_meta.columns import CONTEXT, type_column
-from mlflow_meta.store.registry import unpack
+from mlflow_meta.errors import MetaError
+from mlflow_meta.served.answers import Answers
+from mlflow_meta.served.memory import Memory
+from mlflow_meta.served.packed import unpack
 
 
 class ServedMetaModel(PythonModel):
-    """Answers with the predicted metric of each row of raw params."""
+    """Answers with what is expected of each row of raw params, or with suggestions."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the model's files; MLflow calls this once, before the first prediction."""
+        """Read and check the model's files; MLflow calls this once, before the first prediction.
+
+        Raises:
+            Damaged: If a file is not what was packed.
+        """
         folder = Path(context.artifacts["meta_model"])
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
-        packed = unpack(files)
-        self._model, self._objective = packed.model, packed.objective
+        self._packed = unpack(files)
+        self._memory = Memory.load(files)
+        self._answers = Answers(self._packed, self._memory)
 
     def predict(
         self,
@@ -32,42 +47,34 @@ class ServedMetaModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """`prediction`, `std`, `low`, `high` for each row."""
-        del context, params
-        rows = pd.DataFrame(model_input)
-        frame = pd.DataFrame({_column(str(n)): self._typed(str(n), rows[n]) for n in rows})
-        given = frame["task"] if "task" in frame else pd.Series(index=frame.index, dtype=object)
-        frame["task"] = given.astype(object).where(given.notna(), self._usual_task())
-        predicted = self._model.predict(frame)
-        low, high = self._model.interval(frame, 0.8)
-        if (sign := self._objective.direction.sign) < 0:
-            low, high = high, low
-        return pd.DataFrame(
-            {
-                "prediction": sign * predicted.mean,
-                "std": predicted.std,
-                "low": sign * low,
-                "high": sign * high,
-            }
+        """See the module.
+
+        Raises:
+            MlflowException: If what is asked makes no sense; served, that is a status of 400.
+        """
+        del context
+        frame, asked = pd.DataFrame(model_input), params or {}
+        try:
+            if asked.get("k", 0):
+                return self._suggestions(frame, asked)
+            return self._answers.of(frame, with_reasons=bool(asked.get("reasons", True)))
+        except (MetaError, ValueError) as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _suggestions(self, frame: pd.DataFrame, asked: dict[str, Any]) -> pd.DataFrame:
+        from mlflow_meta.served.suggestions import suggest  # brings the whole search along
+
+        first = frame["task"].iloc[0] if "task" in frame and len(frame) else None
+        usual = self._memory.usual_task if pd.isna(first) else str(first)
+        return suggest(
+            self._packed,
+            self._memory,
+            self._answers,
+            task=str(asked.get("task") or usual),
+            k=int(asked["k"]),
+            budget_s=float(asked.get("budget_s", 10.0)),
+            seed=int(asked.get("seed", 0)),
         )
-
-    def _usual_task(self) -> str:
-        """The task with the most trials, which speaks for a row that names none."""
-        scales = self._model.scales
-        return str(max(scales, key=lambda task: len(scales[task].values)))
-
-    def _typed(self, name: str, values: pd.Series) -> pd.Series:
-        """As MLflow would have kept the values, and the harvest would have read them."""
-        texts = [None if pd.isna(value) else str(value) for value in values]
-        columns = self._model.encoder.columns
-        levels = [c.level for c in columns if c.source == _column(name) and c.kind == "is"]
-        if any(isinstance(level, str) for level in levels):
-            return pd.Series(texts, index=values.index, dtype="string")
-        return type_column(texts).set_axis(values.index)
-
-
-def _column(name: str) -> str:
-    return name if name == "task" or name.startswith((*CONTEXT, "params.")) else f"params.{name}"
 
 
 mlflow.models.set_model(ServedMetaModel())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 HARVEST = Path(__file__).parent / "benchmarks" / "harvest.py"
+SERVING = Path(__file__).parent / "benchmarks" / "serving.py"
 SEARCH = Path(__file__).parent / "benchmarks" / "search.py"
 ROWS = (
     "read by SQL, wall s, times faster",
@@ -78,3 +79,15 @@ def test_the_harvest_benchmark_prints_every_row_and_a_second_harvest_has_the_sam
     assert done.stdout.splitlines()[-1].startswith("missed: ")
     assert done.returncode in (0, 1)  # a small store on a busy machine may miss any of the ratios
     assert lines[-1].endswith("met")
+
+
+@pytest.mark.slow
+def test_the_serving_benchmark_prints_a_row_for_each_kind_of_model() -> None:
+    small = ["--rounds", "1", "--requests", "3", "--loads", "1", "--trials", "15"]
+    argv = [sys.executable, str(SERVING), "--kinds", "linear", *small]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    row, verdict = done.stdout.splitlines()
+    number = r"[\d.]+"
+    told = rf"p95 {number} ms, {number} times; median {number} ms, {number} times; load {number} s"
+    assert re.match(rf"linear +{told}, [+-]{number} s  (met|MISSED)$", row), done.stderr
+    assert (verdict, done.returncode) in (("missed: 0", 0), ("missed: 1", 1))

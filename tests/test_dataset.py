@@ -199,7 +199,7 @@ def test_trials_keep_params_and_context_that_are_set_and_nothing_else() -> None:
     }
     trials = MetaDataset(frame=runs(**columns)).trials(Objective(metric="loss", direction=MINIMIZE))
     assert list(trials) == [
-        *["run_id", "experiment", "task", "value"],
+        *["run_id", "experiment", "task", "value", "duration_s"],
         *["params.lr", "hardware.cpus", "dataset.rows", "tags.team"],
     ]
     assert list(trials.index) == [0, 1, 2]

@@ -28,6 +28,7 @@ from mlflow_meta.models.extra_trees import N_TREES, ExtraTrees
 from mlflow_meta.models.gaussian_process import GaussianProcess
 from mlflow_meta.models.task_prior import TaskPosterior
 from mlflow_meta.models.transfer import Drawn, OneTask, Transfer
+from mlflow_meta.models.trees import FEW, BoostedTrees
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.testing import check_meta_model
 
@@ -327,3 +328,14 @@ def test_a_blend_is_the_weighted_mixture_of_its_members() -> None:
     square = 0.8 * (one.std**2 + one.mean**2) + 0.2 * (other.std**2 + other.mean**2)
     np.testing.assert_allclose(found.mean, mean)
     np.testing.assert_allclose(found.std**2, square - mean**2)
+
+
+@pytest.mark.parametrize("n", [12, 80])
+def test_few_rows_are_answered_without_lightgbm_to_its_last_bit(n: int) -> None:
+    rng = np.random.default_rng(n)
+    X, many = rng.random((n, 5)), rng.random((FEW + 1, 5)) * 3 - 1
+    model = BoostedTrees()
+    model.fit(X, X[:, 0] + rng.normal(size=n), groups=np.arange(5), seed=0)
+    whole, part = model.predict(many), model.predict(many[:FEW])
+    np.testing.assert_array_equal(part.mean, whole.mean[:FEW])
+    np.testing.assert_array_equal(part.std, whole.std[:FEW])

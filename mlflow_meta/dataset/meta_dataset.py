@@ -131,11 +131,11 @@ class MetaDataset:
         """The runs that have the objective's metric, as trials.
 
         Returns:
-            `run_id`, `experiment`, `task`, `value` (minimised) and every `params.*` and context
-            column that is set in at least one of them and does not tell the result, see `leakage`;
-            rows in the order of their start. A run's value is the first finite one of the
-            objective's spellings. Of its curve the best where the objective says so, and where the
-            run's curve was harvested.
+            `run_id`, `experiment`, `task`, `value` (minimised), `duration_s`, and every `params.*`
+            and context column that is set in at least one of them and does not tell the result, see
+            `leakage`; rows in the order of their start. A run's value is the first finite one of
+            the objective's spellings. Of its curve the best where the objective says so, and where
+            the run's curve was harvested.
 
         Raises:
             NothingToLearn: If no run has the metric; names the metrics that there are. If the best
@@ -150,7 +150,7 @@ class MetaDataset:
         rows = self.frame[kept]
         read = columns_with(rows, "params.", *CONTEXT)
         read = [column for column in read if rows[column].notna().any()]
-        trials = rows[["run_id", "experiment", "task", "start_time", *read]]
+        trials = rows[["run_id", "experiment", "task", "start_time", "duration_s", *read]]
         trials.insert(3, "value", objective.direction.sign * values[kept])
         found = leaks(trials, rows[columns_with(rows, "metrics.")])
         told = [leak.column for leak in found if leak.is_left_out]

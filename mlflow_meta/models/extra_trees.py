@@ -14,7 +14,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor
 
 from mlflow_meta.models.forms import Trees
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
@@ -29,6 +28,8 @@ class ExtraTrees:
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
+        from sklearn.ensemble import ExtraTreesRegressor  # slow, and of no use to a fitted model
+
         del groups
         # A category's column has one place to split: without a bootstrap all trees would be alike.
         forest = ExtraTreesRegressor(

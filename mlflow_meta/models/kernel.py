@@ -16,11 +16,11 @@ alpha:   K^-1 y
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import minimize
 
 from mlflow_meta.models.regressor import Groups, Matrix, Vector
 
@@ -69,11 +69,18 @@ def polynomials(X: Matrix, groups: Groups) -> Matrix:
 
     Legendre's of first and second degree in each column; of a category's columns the first only.
     """
-    _, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    u, sizes = np.clip(2.0 * X - 1.0, -_FAR, _FAR), counts[group_of]
+    sizes, n_groups = _sizes(tuple(groups.tolist()))
+    u = np.clip(2.0 * X - 1.0, -_FAR, _FAR)
     first = np.sqrt(3.0) * u / np.sqrt(sizes)
     second = np.sqrt(5.0) * (1.5 * u[:, sizes == 1] ** 2 - 0.5)
-    return np.asarray(np.hstack([first, second]) / np.sqrt(2.0 * len(counts)))
+    return np.asarray(np.hstack([first, second]) / np.sqrt(2.0 * n_groups))
+
+
+@lru_cache(maxsize=64)
+def _sizes(groups: tuple[int, ...]) -> tuple[NDArray[np.int64], int]:
+    """How many columns each column's group has, `(d,)`; and how many groups there are."""
+    _, group_of, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return counts[group_of], len(counts)
 
 
 def covariance(A: Matrix, B: Matrix, hyperparameters: Hyperparameters, groups: Groups) -> Matrix:
@@ -102,6 +109,8 @@ def correlation(A: Matrix, B: Matrix, scales: Vector) -> Matrix:
 
 def map_estimate(X: Matrix, y: Vector, groups: Groups) -> Hyperparameters:
     """The hyperparameters of greatest posterior density."""
+    from scipy.optimize import minimize  # slow to import, and of no use to a fitted model
+
     _, group_of = np.unique(groups, return_inverse=True)
     d = int(group_of.max()) + 1
     others = (_AMPLITUDE, _NOISE, _TREND)

@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.linear_model import BayesianRidge
 
 from mlflow_meta.models.forms import Additive
 from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
@@ -26,6 +25,8 @@ class QuadraticRidge:
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`. Needs no chance."""
+        from sklearn.linear_model import BayesianRidge  # slow, and of no use to a fitted model
+
         del groups, seed
         self._center = X.mean(axis=0)
         is_number = [len(np.unique(column)) > 2 for column in X.T]

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.calibration import BELIEVED, Calibration
+from mlflow_meta.calibration import BELIEVED, Calibration, held_out_coverage
 from mlflow_meta.errors import TooLittle
 from mlflow_meta.features import Encoder
 from mlflow_meta.metrics import rmse
@@ -48,9 +48,9 @@ class MetaModel:
     """A regressor with all that it needs around it: features, scales of the tasks, calibration.
 
     Fitting twice on one set of trials gives one model. What the model says of its own accuracy
-    (`cv_rmse`, `cv_spearman`, the width of its intervals) comes from cross-validation: in each of
-    5 folds, a fifth of every task's trials is predicted from all others; of more than `MAX_JUDGED`
-    trials, from so many of them.
+    (`cv_rmse`, `cv_spearman`, `cv_coverage` of its 80% intervals, their width) comes from
+    cross-validation: in each of 5 folds, a fifth of every task's trials is predicted from all
+    others; of more than `MAX_JUDGED` trials, from so many of them.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class MetaModel:
             self.calibration = Calibration.learn(scores, held_out.mean, held_out.std)
             self.cv_scores, self.cv_predicted = scores, self.calibration.mean(held_out.mean)
             self.cv_rmse = rmse(scores, self.cv_predicted)
+            self.cv_coverage = held_out_coverage(scores, held_out.mean, held_out.std)
             self.signal = signal(tasks, scores, held_out.mean)
             found = spearman_by_task(tasks, scores, held_out.mean)
             self.cv_spearman = found if np.isfinite(found) else 0.0
@@ -135,6 +136,7 @@ class MetaModel:
         new.encoder = replace(self.encoder, tasks=tuple(dict.fromkeys(places)))
         new.calibration, new.signal = self.calibration, self.signal
         new.cv_rmse, new.cv_spearman = self.cv_rmse, self.cv_spearman
+        new.cv_coverage = self.cv_coverage
         X, y, groups = new.encoder.encode(trials), task_scores(trials), new.encoder.groups
         if isinstance(self.regressor, Updatable):
             new.regressor = self.regressor.updated(X, y, groups=groups, seed=SEED)
@@ -222,6 +224,7 @@ class MetaModel:
             },
             "cv_rmse": self.cv_rmse,
             "cv_spearman": self.cv_spearman,
+            "cv_coverage": self.cv_coverage,
             "signal": [self.signal.p_value, self.signal.z, self.signal.n],
         }
         return {"meta_model.json": json.dumps(state, indent=1).encode(), **self.regressor.save()}
@@ -236,6 +239,7 @@ class MetaModel:
             learned["center"], learned["slope"], {level: f for level, f in learned["factors"]}
         )
         self.cv_rmse, self.cv_spearman = state["cv_rmse"], state["cv_spearman"]
+        self.cv_coverage = state["cv_coverage"]
         self.signal = Signal(*state["signal"])
         self.regressor = self.make_regressor()
         self.regressor.load(files)

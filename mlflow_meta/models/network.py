@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
 from mlflow_meta.models.forms import Relu
@@ -29,6 +27,9 @@ class ShallowNetwork:
 
     def fit(self, X: Matrix, y: Vector, *, groups: Groups, seed: int) -> None:
         """See `Regressor.fit`."""
+        from sklearn.exceptions import ConvergenceWarning  # slow, and of no use to a fitted model
+        from sklearn.neural_network import MLPRegressor
+
         del groups
         rng = np.random.default_rng(seed)
         self._center, self._spread = X.mean(axis=0), X.std(axis=0)

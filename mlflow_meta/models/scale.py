@@ -13,11 +13,13 @@ score:  (rank + z) / 2; lower is better
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
+
+from mlflow_meta.metrics import ranks
 
 Vector = NDArray[np.float64]
 
@@ -25,7 +27,7 @@ _LOW, _HIGH = -4.0, 2.0  # a bad value may be any number, while a good one is wh
 _QUARTILES = 1.349  # how many standard deviations the quartiles of a normal are apart
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskScale:
     """What the values of one task have been.
 
@@ -40,6 +42,11 @@ class TaskScale:
         """From the values `(n,)` of the task's trials, in any order."""
         return cls(np.sort(np.asarray(values, dtype=float)))
 
+    @cached_property
+    def grid(self) -> Vector:
+        """The scores `(n,)` of `values`, rising."""
+        return self.to_score(self.values)
+
     @property
     def best(self) -> float:
         """The lowest value seen."""
@@ -47,13 +54,13 @@ class TaskScale:
 
     def to_score(self, values: Vector) -> Vector:
         """Scores `(n,)` of the very values that the scale was learned from, in their order."""
-        ranks = np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+        gaussian = np.asarray(ndtri((ranks(values) - 0.5) / len(values)))
         unit = values / (np.abs(values).max() or 1.0)  # so that no difference overflows
         low, middle, high = np.quantile(unit, (0.25, 0.5, 0.75))
         if high == low:  # most are equal: nothing tells how far the others may be
-            return ranks
+            return gaussian
         cut = np.clip((unit - middle) * _QUARTILES / (high - low), _LOW, _HIGH)
-        return np.asarray((ranks + (cut - cut.mean()) / cut.std()) / 2)
+        return np.asarray((gaussian + (cut - cut.mean()) / cut.std()) / 2)
 
     def score_at(self, values: Vector) -> Vector:
         """Scores `(m,)` of any values `(m,)`: linear between those seen, and no further."""
@@ -69,17 +76,19 @@ class TaskScale:
         n = len(self.values)
         if n == 1:
             return np.full(len(scores), self.values[0])
-        grid = self.to_score(self.values)
+        grid = self.grid
         outer = max(1, n // 4)
         low_slope = _slope(grid[: outer + 1], self.values[: outer + 1])
         high_slope = _slope(grid[-1 - outer :], self.values[-1 - outer :])
         inside = np.interp(scores, grid, self.values)
         below = np.minimum(scores - grid[0], 0.0) * low_slope
         above = np.maximum(scores - grid[-1], 0.0) * high_slope
-        low, high = self._bounds()
+        low, high = self.bounds
         return np.asarray(np.clip(inside + below + above, low, high))
 
-    def _bounds(self) -> tuple[float, float]:
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which the metric seems to lie."""
         low, high = self.values[0], self.values[-1]
         if low >= 0:
             return 0.0, (1.0 if high <= 1 else np.inf)

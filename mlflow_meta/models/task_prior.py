@@ -102,12 +102,21 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class _Solved:
-    """A setting with its share of the weight, the Cholesky factor L of K, and L^-1 (b y - m)."""
+    """A setting with its share of the weight.
+
+    Attributes:
+        setting: Itself.
+        weight: Its share.
+        factor: `(n, n)` the Cholesky factor L of K.
+        whitened: `(n,)` L^-1 (b y - m).
+        directions: `(S + 1 + k, n)` those of the trials.
+    """
 
     setting: Setting
     weight: float
     factor: Matrix
     whitened: Vector
+    directions: Matrix
 
 
 class TaskPosterior:
@@ -144,10 +153,15 @@ class TaskPosterior:
         """Scores at `X (m, d)` relative to the target's own; of a mixture over the settings."""
         inputs = self._features(X)
         means, variances = [], []
+        correlations: dict[int, Matrix] = {}  # by the length scales, which settings share
         for solved in self._solved:
             s = solved.setting
-            v = self._explained(solved, inputs)
-            prior = (s.directions(inputs) ** 2).sum(axis=0) + s.lambda_**2
+            if id(s.scales) not in correlations:
+                correlations[id(s.scales)] = correlation(self._inputs.X, inputs.X, s.scales)
+            directions = s.directions(inputs)
+            k = solved.directions.T @ directions + s.lambda_**2 * correlations[id(s.scales)]
+            v = _whitened(solved.factor, k + _SHIFT)
+            prior = (directions**2).sum(axis=0) + s.lambda_**2
             prior += _SHIFT if len(self._y) else 0.0
             left = np.maximum(prior - (v**2).sum(axis=0), 0.0) + s.noise_variance
             means.append((inputs.m + solved.whitened @ v) / s.stretch)
@@ -196,14 +210,14 @@ class TaskPosterior:
     def _explained(self, solved: _Solved, inputs: Inputs) -> Matrix:
         """L^-1 k `(n, m)`, whose squares are the variance that the trials take off."""
         k = solved.setting.covariance(self._inputs, inputs)
-        return np.asarray(solve_triangular(solved.factor, k, lower=True))
+        return _whitened(solved.factor, k)
 
     def _solve(self, setting: Setting, weight: float) -> _Solved:
         K = setting.covariance(self._inputs, self._inputs)
         K[np.diag_indices_from(K)] += setting.noise_variance
         factor = np.asarray(np.linalg.cholesky(K))
-        whitened = solve_triangular(factor, setting.stretch * self._y - self._inputs.m, lower=True)
-        return _Solved(setting, weight, factor, np.asarray(whitened))
+        whitened = _whitened(factor, setting.stretch * self._y - self._inputs.m)
+        return _Solved(setting, weight, factor, whitened, setting.directions(self._inputs))
 
     def _weigh(self, rows: NDArray[np.int64]) -> list[tuple[Setting, float]]:
         """Up to `N_SETTINGS` settings with their weights, of the grid's posterior on `rows`."""
@@ -249,6 +263,11 @@ class TaskPosterior:
         kernels = [source.kernel for source in self._sources]
         scales = np.exp(np.mean([np.log(kernel.scales) for kernel in kernels], axis=0))
         return np.asarray(scales), float(np.exp(np.mean([np.log(_ratio(k)) for k in kernels])))
+
+
+def _whitened(factor: Matrix, B: Matrix) -> Matrix:
+    """L^-1 B for the lower factor L `(n, n)`, whose entries are finite."""
+    return np.asarray(solve_triangular(factor, B, lower=True, check_finite=False))
 
 
 def _ratio(kernel: Hyperparameters) -> float:

@@ -19,8 +19,10 @@ from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.models.choice import Candidate, compare, score_table
 from mlflow_meta.models.signal import Signal
 from mlflow_meta.promotion import Decision, carry_out, decide
+from mlflow_meta.served.packed import Packed
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store.model_folder import servable
 from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.trials import At, Direction, Objective
 
@@ -120,7 +122,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         trials, inferred.space, names=kinds or tuple(ZOO), executor=executor, progress=progress
     )
     best = candidates[0]
-    packed = registry.Packed(
+    packed = Packed(
         model=best.model,
         kind=best.name,
         objective=objective,
@@ -143,8 +145,9 @@ def train(  # noqa: PLR0913 - each is a choice of its own
         )
         _log_candidates(store, run_id, candidates, table, objective)
         registry.log_training_data(store, run_id, trials, harvest_run_id)
-        example = registry.example_of(trials, inferred.space)
-        version = registry.register(store, run_id, name, registry.pack(packed), example)
+        rmse_of_mean = _scores(table, "mean")["rmse"]
+        it = servable(packed, trials, rmse_of_mean=rmse_of_mean)
+        version = registry.register(store, run_id, name, it)
         progress("comparing it with the champion on later runs")
         decision = decide(store, name, packed, trials, by_hand=promote)
         carry_out(store, name, version, decision)
@@ -188,7 +191,7 @@ def _space(given: SearchSpace | None, trials: pd.DataFrame, leaks: Sequence[Leak
 def _log_choice(
     store: MlflowStore,
     run_id: str,
-    packed: registry.Packed,
+    packed: Packed,
     table: pd.DataFrame,
     trials: pd.DataFrame,
 ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
 from mlflow_meta.promotion import Decision, carry_out, decide
 from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store.model_folder import servable
 from mlflow_meta.store.own_runs import own_run
 from mlflow_meta.trials import Objective
 
@@ -82,8 +83,7 @@ def update(
             )
             trials = known.trials[known.trials["task"].isin(list(new.model.scales))]
             registry.log_training_data(store, run_id, trials, known.harvest_run_id)
-            example = registry.example_of(trials, new.model.encoder.space)
-            version = registry.register(store, run_id, new.name, registry.pack(new), example)
+            version = registry.register(store, run_id, new.name, servable(new, trials))
             decision = decide(store, new.name, new, trials, by_hand=promote)
             carry_out(store, new.name, version, decision)
     return Update(

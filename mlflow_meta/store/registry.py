@@ -1,4 +1,4 @@
-"""The model registry: meta-models in, meta-models out, without pickle."""
+"""The model registry: meta-models in, meta-models out, without pickle; see `model_folder`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
 from mlflow_meta import shown
-from mlflow_meta.columns import CONTEXT, columns_with
-from mlflow_meta.dataset import DEFAULT_TASKS
-from mlflow_meta.errors import NoModel, StoreRefused
-from mlflow_meta.models import ZOO, MetaModel
-from mlflow_meta.space import SearchSpace
-from mlflow_meta.store import names
+from mlflow_meta.errors import Damaged, NoModel, StoreRefused
+from mlflow_meta.served.packed import Packed, unpack
+from mlflow_meta.store import model_folder, names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.mlflow_runs import PAGE
 from mlflow_meta.store.mlflow_store import MlflowStore
@@ -38,32 +31,9 @@ from mlflow_meta.store.permissions import (
 )
 from mlflow_meta.trials import Objective
 
-_PACKAGE = Path(__file__).parent.parent
-_FILES = "meta_model"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model; no such alias
-_CARD = "card.json"
 _NOTHING = "Nothing was written."
 MAX_COLUMNS = 500  # that fit into what MLflow keeps of a data set's schema
-_REQUIREMENTS = ("lightgbm", "numpy", "pandas", "pyarrow", "pyyaml", "scikit-learn", "scipy")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """A meta-model, with all that searching with it needs.
-
-    Attributes:
-        model: The meta-model itself.
-        kind: Its kind in the zoo.
-        objective: What it predicts.
-        harvest_run_id: The harvest that it has learned from.
-        tasks_by: What made trials comparable, as `MetaDataset.with_tasks` takes it.
-    """
-
-    model: MetaModel
-    kind: str
-    objective: Objective
-    harvest_run_id: str
-    tasks_by: str = DEFAULT_TASKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,40 +56,6 @@ class Registered(Packed):
 def model_name(metric: str) -> str:
     """The registered model's name for a metric; MLflow allows neither `/` nor `:` in it."""
     return f"mlflow-meta-{metric.replace('/', '-').replace(':', '-')}"
-
-
-def pack(packed: Packed) -> dict[str, bytes]:
-    """The files of a meta-model, as file name -> content."""
-    card = {
-        "kind": packed.kind,
-        "objective": packed.objective.to_dict(),
-        "harvest_run_id": packed.harvest_run_id,
-        "tasks_by": packed.tasks_by,
-    }
-    return {_CARD: json.dumps(card, indent=1).encode(), **packed.model.save()}
-
-
-def unpack(files: Mapping[str, bytes]) -> Packed:
-    """Inverse of `pack`."""
-    card = json.loads(files[_CARD])
-    model = ZOO[card["kind"]]()
-    model.load(files)
-    return Packed(
-        model=model,
-        kind=card["kind"],
-        objective=Objective.from_dict(card["objective"]),
-        harvest_run_id=card["harvest_run_id"],
-        tasks_by=card["tasks_by"],
-    )
-
-
-def example_of(trials: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
-    """The best and the latest trial as rows of raw params, as a caller of the model sends them."""
-    rows = trials.loc[[trials["value"].idxmin(), trials.index[-1]]]
-    columns = {name: rows[f"params.{name}"] for name in space.names if f"params.{name}" in rows}
-    context = {column: rows[column] for column in columns_with(rows, *CONTEXT)}
-    frame = pd.DataFrame({"task": rows["task"], **columns, **context}).reset_index(drop=True)
-    return frame.astype(object).where(frame.notna(), None)
 
 
 @translated
@@ -146,44 +82,28 @@ def register(
     store: MlflowStore,
     run_id: str,
     name: str,
-    files: Mapping[str, bytes],
-    example: pd.DataFrame,
+    it: model_folder.Servable,
 ) -> str:
-    """Log `files` as an MLflow model that can be served, and register it as the challenger.
-
-    The model is code (`serving.py`) beside plain data files, and brings this package along, so that
-    it can be served where mlflow-meta is not installed.
+    """Log a meta-model as an MLflow model that can be served, and register it as the challenger.
 
     Args:
         store: The tracking store, which is the registry too.
         run_id: The training run that the model belongs to.
         name: The registered model's name, which `reserve` has seen.
-        files: As `pack` gives them.
-        example: Rows of raw params, for the signature and the input example.
+        it: The model, with what its version is tagged with.
 
     Returns:
         The new version.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch, _FILES)
-        data.mkdir()
-        for file_name, content in files.items():
-            (data / file_name).write_bytes(content)
-        mlflow.pyfunc.save_model(
-            str(Path(scratch, names.MODEL_FOLDER)),
-            python_model=str(_PACKAGE / "serving.py"),
-            artifacts={_FILES: str(data)},
-            code_paths=[str(_PACKAGE)],
-            signature=_signature(example),
-            input_example=example,
-            pip_requirements=[f"mlflow=={mlflow.__version__}", *_REQUIREMENTS],
-        )
-        folder = str(Path(scratch, names.MODEL_FOLDER))
-        store.client.log_artifacts(run_id, folder, names.MODEL_FOLDER)
+        folder, files = Path(scratch, names.MODEL_FOLDER), Path(scratch, model_folder.FILES)
+        files.mkdir()
+        model_folder.save(it, folder, files)
+        store.client.log_artifacts(run_id, str(folder), names.MODEL_FOLDER)
     run = store.client.get_run(run_id)
     source = f"{run.info.artifact_uri}/{names.MODEL_FOLDER}"
     with needing("EDIT", _named(name)):
-        version = str(_create_version(store, name, source, run_id).version)
+        version = str(_create_version(store, name, source, run_id, it).version)
         store.client.set_registered_model_alias(name, names.CHALLENGER, version)
     return version
 
@@ -208,12 +128,16 @@ def promote(store: MlflowStore, name: str, version: str) -> None:
         store.client.set_registered_model_alias(name, names.CHAMPION, version)
 
 
-def _create_version(store: MlflowStore, name: str, source: str, run_id: str) -> ModelVersion:
+def _create_version(
+    store: MlflowStore, name: str, source: str, run_id: str, it: model_folder.Servable
+) -> ModelVersion:
     """The version of a run's model; one that was made before an answer was lost is found again."""
     began = store.patience.clock.monotonic()
     for attempt, wait in enumerate(waits(), start=1):
         try:
-            return store.client.create_model_version(name, source, run_id)
+            return store.client.create_model_version(
+                name, source, run_id, tags=dict(it.tags), description=it.description
+            )
         except MlflowException as error:
             unsure = cause(error, Unsure)
             if unsure is None or (attempt >= ATTEMPTS and not unsure.is_for_now):
@@ -263,10 +187,10 @@ def challenger(store: MlflowStore, name: str) -> Registered | None:
 
 
 def _loaded(store: MlflowStore, name: str, version: ModelVersion) -> Registered:
-    folder = f"{names.MODEL_FOLDER}/artifacts/{_FILES}"
+    folder = f"{names.MODEL_FOLDER}/artifacts/{model_folder.FILES}"
     try:
         packed = unpack(store.files(str(version.run_id), folder))
-    except (KeyError, ValueError, TypeError) as error:
+    except (Damaged, KeyError, ValueError, TypeError) as error:
         raise StoreRefused(
             f"Version {version.version} of {_named(name)} is damaged: its files in "
             f"{version.source} can't be read ({error}). Train a new one with `mlflow-meta train`."
@@ -388,12 +312,3 @@ def _make(store: MlflowStore, name: str, objective: Objective) -> None:
 
 def _named(name: str) -> str:
     return f"the registered model {name!r}"
-
-
-def _signature(example: pd.DataFrame) -> ModelSignature:
-    # Any type: params come as numbers from programs, and as the texts that MLflow keeps.
-    inputs: list[Any] = [ColSpec(AnyType(), str(name), required=False) for name in example]
-    outputs: list[Any] = [
-        ColSpec(DataType.double, name) for name in ("prediction", "std", "low", "high")
-    ]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))

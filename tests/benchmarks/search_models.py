@@ -77,7 +77,7 @@ class Boosted(_Regressor):
         params = TREES | {"num_leaves": self.n_leaves, "max_depth": self.depth, "seed": seed}
         booster = lgb.train(params, lgb.Dataset(X, y), self.n_trees)
         self.peer = partial(booster.predict, num_threads=len(os.sched_getaffinity(0)))
-        self._form = _trees(booster)
+        self._form = _trees(booster.model_to_string())
 
     def form(self) -> Form:
         return self._form

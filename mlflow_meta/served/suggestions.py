@@ -1,0 +1,79 @@
+"""What a registered model suggests: the search of `proposal`, on what the model has with it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+
+from mlflow_meta.proposal import choose_batch, tried_on
+from mlflow_meta.served.answers import COLUMNS, Answers
+from mlflow_meta.served.memory import Memory
+from mlflow_meta.served.packed import Packed
+from mlflow_meta.served.rows import name_of
+from mlflow_meta.space import own_space
+
+MAX_K = 1000
+MAX_BUDGET_S = 3600.0
+
+
+def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are independent
+    packed: Packed,
+    memory: Memory,
+    answers: Answers,
+    *,
+    task: str,
+    k: int,
+    budget_s: float,
+    seed: int,
+) -> pd.DataFrame:
+    """The `k` configurations to try next on a task, the best first.
+
+    What `mlflow-meta suggest` finds when nothing was harvested or suggested since the training.
+
+    Args:
+        packed: The meta-model.
+        memory: What it knows besides.
+        answers: What tells of each.
+        task: What they are for; may be one without trials.
+        k: How many, 1 to `MAX_K`; fewer come only where the space has no more.
+        budget_s: Seconds for the search of a model that has a formula, see `choose_batch`.
+        seed: Of the random numbers, at least 0.
+
+    Returns:
+        `rank`, `task`, a column for each param of the task's space (None where it does not exist),
+        and `answers.COLUMNS`. A param that is named as one of these is called `params.<name>`.
+
+    Raises:
+        ValueError: If an argument is out of its bounds.
+        MetaError: If nothing is left to suggest.
+    """
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"`1 <= k <= {MAX_K}` must hold, but got k = {k}.")
+    if not 0 < budget_s <= MAX_BUDGET_S:
+        raise ValueError(f"`0 < budget_s <= {MAX_BUDGET_S:g}` must hold, but got {budget_s:g}.")
+    if seed < 0:
+        raise ValueError(f"`seed >= 0` must hold, but got seed = {seed}.")
+    trials = pd.read_parquet(io.BytesIO(memory.trials))
+    space = own_space(trials, trials, task, packed.model.encoder.space)
+    configs, _ = choose_batch(
+        packed.model,
+        space,
+        trials,
+        task=task,
+        n=k,
+        tried=tried_on(trials, task),
+        rng=np.random.default_rng(seed),
+        budget_s=budget_s,
+    )
+    # As objects: a whole number stays one where another configuration lacks the param.
+    params = {
+        f"params.{name}": pd.Series([config.get(name) for config in configs], dtype=object)
+        for name in space.names
+    }
+    told = answers.of(pd.DataFrame({"task": task, **params}))
+    taken = {"rank", "task", *COLUMNS}
+    shown = {c if name_of(c) in taken else name_of(c): values for c, values in params.items()}
+    rank = pd.DataFrame({"rank": range(1, len(configs) + 1), "task": task})
+    return pd.concat([rank, pd.DataFrame(shown), told], axis=1)
