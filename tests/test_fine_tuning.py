@@ -109,7 +109,7 @@ def test_tune_keeps_to_a_part_and_trains_once(store: MlflowStore, client: Mlflow
         "1",
         "1",
     ]  # too few are new for a new champion
-    assert champions(client) == {"1": [], "2": [], "3": ["champion"]}
+    assert champions(client) == {"1": ["champion"], "2": [], "3": ["challenger"]}
     assert len(own_runs(client, "train")) == 1
     updates = own_runs(client, "update")
     assert sorted((u["updated_from"], u["n_new"]) for u in updates) == [("1", "1"), ("2", "1")]
