@@ -18,6 +18,12 @@ from mlflow import MlflowClient
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 120.0  # on 2 cores; it takes about 70, and 80 of processor time
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SAID = {  # in the output of each
+    "reading": "p_value=",
+    "serving": "prediction",
+    "tour": "gap 0\n",
+    "tuning": "best before: ",
+}
 NOTEBOOK_LIMIT_S = 60.0  # of each; the longest takes about 35 of processor time
 # What says nothing of the notebook: progress bars can't be widgets, and ipykernel on its own end.
 NOTEBOOK_WARNINGS = (
@@ -45,6 +51,12 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
     """The cells of a notebook that are run."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def said(cell: dict[str, Any]) -> list[str]:
+    """What a cell has printed, and its value as a text."""
+    texts = [o.get("text") or o.get("data", {}).get("text/plain", []) for o in cell["outputs"]]
+    return ["".join(text) for text in texts]
 
 
 def child_cpu_s() -> float:
@@ -165,6 +177,8 @@ def test_a_notebook_runs_top_to_bottom_on_the_demos_store(
         assert cell["execution_count"], cell["id"]
         shown = any("image/png" in output.get("data", {}) for output in cell["outputs"])
         assert shown == ("Image(" in "".join(cell["source"])), cell["id"]
+    texts = [text for cell in code_cells(copied) for text in said(cell)]
+    assert any(SAID[notebook.stem] in text for text in texts), texts
     if notebook.stem != "tour":  # which says what it writes
         written = (tmp_path / "mlflow.db").read_bytes()
         assert written == (demo.folder / "mlflow.db").read_bytes()
