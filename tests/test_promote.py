@@ -191,3 +191,12 @@ def test_a_version_that_was_deleted_ends_the_way_back(
     assert found.champion == "2"
     told = run(store, "promote", "--metric", "loss")
     assert "No other version does better: train a new one." in told.stderr
+
+
+def test_runs_of_a_task_that_the_champion_never_knew_are_no_drift(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    logged(client, 40, 1, name="hill", sign=-1.0)
+    harvest(store)
+    found = promote(store, metric="loss")
+    assert (found.n_later, found.has_drifted, found.champion) == (0, False, "1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ class Promotion:
         model_name: The registered model's name.
         before: The version that was the champion.
         champion: The version that is.
-        n_later: How many runs the one before has not learned from.
+        n_later: How many runs of the tasks that it knows the one before has not learned from.
         coverage: Share of these in its 80% intervals; nan if there are none.
         has_drifted: Whether it predicts them worse than it promised.
         decisions: What became of the versions that were compared with it: version -> decision.
@@ -79,10 +79,11 @@ def promote(
         return _promotion(champion, version, _Later.none(), False, decisions)
     progress("asking the champion about later runs")
     later = _Later.of(store, champion)
-    ours = later.judged(champion)
+    promised = later.of_tasks(champion.model.scales)
+    ours = promised.judged(champion)
     drifted = has_drifted(ours, champion.model.cv_rmse, np.random.default_rng(0))
     progress("asking the champions before")
-    decisions = _earlier(store, champion, later) if drifted else {}
+    decisions = _earlier(store, champion, promised) if drifted else {}
     if not decisions:
         progress("asking the challenger")
         decisions = _challenger(store, champion, later)
@@ -95,7 +96,7 @@ def promote(
                 words = f"drifted; version {other} took over again"
                 registry.tag_version(store, name, champion.version, {names.DRIFT: words})
             carry_out(store, name, other, decision)
-    return _promotion(champion, now, later, drifted, decisions, ours)
+    return _promotion(champion, now, promised, drifted, decisions, ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,10 @@ class _Later:
         _, newest = store.dataset()
         trials = newest.with_tasks(champion.tasks_by).trials(champion.objective)
         return cls(trials, trials[is_later(store, champion, trials)])
+
+    def of_tasks(self, tasks: Collection[str]) -> _Later:
+        """Those of some tasks: of others a version has promised nothing."""
+        return _Later(self.trials, self.rows[self.rows["task"].isin(list(tasks))])
 
     def judged(self, version: Registered) -> Judged:
         return judged(version.model, self.rows, scales_of(self.trials))
