@@ -73,7 +73,7 @@ def loop(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     first = [s["run_id"] for s in data(uri, *asked, "3")["suggestions"]]
     data(uri, "work", "-e", "sweep-a", "--max-runs", "2", "--", sys.executable, TRAINER)
     harvests.append(data(uri, "harvest")["run_id"])
-    updated = update(MlflowStore(uri), "sweep-a").run_id
+    updated = update(MlflowStore(uri), "sweep-a", promote=True).run_id
     second = [s["run_id"] for s in data(uri, *asked, "2")["suggestions"]]
     batch = client.get_run(second[0]).data.tags["mlflow_meta.suggest_run"]
     options = ["--explore", "--metric", "val_loss"]
