@@ -192,7 +192,7 @@ def test_an_update_stands_between_two_versions(loop: Loop) -> None:
     before = (f"{MODEL}/1", [(loop.training, [loop.harvests[0]])])
     assert ids(found["up"]) == [loop.harvests[1], before]
     assert ids(found["down"]) == [(f"{MODEL}/2", [(loop.batch, loop.second)])]
-    assert found["down"][0]["said"] == "champion"
+    assert found["down"][0]["said"] == "challenger, champion"
 
 
 def test_a_batch_with_a_run_of_its_own_goes_both_ways(loop: Loop) -> None:
