@@ -56,9 +56,17 @@ def trained(store: MlflowStore, **options: bool):
 
 def mislearned(store: MlflowStore, client: MlflowClient) -> None:
     """Have a champion, version 2, that knows nothing but runs with the wrong sign."""
-    logged(client, 40, 1, name="hill", sign=-1.0)
-    harvest(store, ["hill"])
+    experiment = client.get_experiment_by_name("bowl").experiment_id
+    right = [run.info.run_id for run in client.search_runs([experiment])]
+    for run_id in right:
+        client.delete_run(run_id)
+    logged(client, 40, 1, sign=-1.0)
+    harvest(store)
     assert trained(store, promote=True).champion == "2"
+    for run in client.search_runs([experiment]):
+        client.delete_run(run.info.run_id)
+    for run_id in right:
+        client.restore_run(run_id)
 
 
 def champion_of(client: MlflowClient) -> str:
