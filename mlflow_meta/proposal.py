@@ -20,8 +20,8 @@ from mlflow_meta.batch import covering, jointly_best, worthy_and_apart
 from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.features import Encoder
-from mlflow_meta.models import ZOO, Formed, JointSampler, MetaModel
-from mlflow_meta.search import Found, Progress, Spread, TopK, local_search, thompson
+from mlflow_meta.models import ZOO, JointSampler, MetaModel
+from mlflow_meta.search import Found, Progress, Spread, TopK, form_of, local_search, thompson
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue, Searched
 
@@ -131,7 +131,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     context = context_of(trials, space, task)
     first: Sequence[Config] = []
     searched = None
-    if isinstance(model.regressor, Formed):
+    if form_of(model) is not None:
         first, best = thompson(
             model, space, n, context={"task": task, **context}, tried=tried, rng=rng,
             budget_s=budget_s, spread=spread, progress=progress,

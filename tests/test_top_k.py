@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mlflow_meta.columns import frame_of
 from mlflow_meta.models import ZOO, MetaModel, Prediction
 from mlflow_meta.models.forms import Additive, Form, Relu, Trees
-from mlflow_meta.search import TopK, top_k
+from mlflow_meta.search import TopK, form_of, question, top_k
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config
 
@@ -285,6 +285,26 @@ def test_a_budget_ends_a_search_with_an_honest_bound() -> None:
     gaps = [float(t.values[0]) - t.bound for t in told if np.isfinite(t.bound)]
     assert gaps[-1] < gaps[0], "the gap shrinks with time"
     assert all(now <= before + 1e-12 for before, now in itertools.pairwise(gaps))
+
+
+def test_a_forest_that_is_too_large_for_a_table_is_searched_by_asking_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    space = SearchSpace.from_dict({"lr": {"type": "float", "low": 0.0, "high": 1.0}})
+    trials = pd.DataFrame({"params.lr": rng.uniform(0, 1, 60), "task": "t"})
+    trials["value"] = abs(trials["params.lr"] - 0.3)
+    model = ZOO["extra_trees"]()
+    model.fit(trials, space)
+    form = form_of(model)
+    assert form is not None and form.n_answers > len(form.feature)
+    monkeypatch.setattr(question, "MAX_ANSWERS", form.n_answers - 1)
+    assert form_of(model) is None
+    found = top_k(model, space, 3, context={"task": "t"}, rng=rng)
+    assert (found.engine, found.is_exact) == ("local", False)
+    assert abs(found.configs[0]["lr"] - 0.3) < 0.1
+    with pytest.raises(ValueError, match="too large"):
+        top_k(model, space, 3, context={"task": "t"}, engine="branch", rng=rng)
 
 
 def test_what_a_search_is_asked_wrongly_it_says() -> None:

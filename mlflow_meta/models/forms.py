@@ -66,6 +66,14 @@ class Trees:
     value: Vector
     is_narrow: bool = False
 
+    @property
+    def n_answers(self) -> int:
+        """Answers that a table has of every node at every level that the trees tell apart."""
+        asks = self.feature >= 0
+        asked = np.stack([self.feature[asks].astype(float), self.threshold[asks]])
+        levels = np.bincount(np.unique(asked, axis=1)[0].astype(np.int64), minlength=1) + 1
+        return len(self.feature) * int(levels.max())
+
     def at(self, X: Matrix) -> Vector:
         """F at `X (n, d)`, `(n,)`."""
         narrow = X.astype(np.float32) if self.is_narrow else X

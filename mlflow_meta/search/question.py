@@ -17,8 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlflow_meta.columns import frame_of
-from mlflow_meta.models import MetaModel
-from mlflow_meta.models.forms import Form
+from mlflow_meta.models import Formed, MetaModel
+from mlflow_meta.models.forms import Form, Trees
 from mlflow_meta.search.best import Best
 from mlflow_meta.search.choose import ENGINES, Spread, engine_for, run
 from mlflow_meta.search.levels import Levels, levels_of
@@ -31,6 +31,8 @@ Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
 Constraint = Callable[[Config], bool]
 Listed = tuple[list[dict[str, ConfigValue]], Vector]  # configurations, and their scores
+
+MAX_ANSWERS = 1_000_000_000  # bytes of the table of what trees answer to every level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,14 @@ class Weight:
 def _outwards(levels: Places) -> list[int]:
     middle = len(levels) // 2
     return [int(levels[i]) for i in sorted(range(len(levels)), key=lambda i: abs(i - middle))]
+
+
+def form_of(model: MetaModel) -> Form | None:
+    """The formula of a fitted model, if it has one that can be searched: no forest of a million."""
+    if not isinstance(model.regressor, Formed):
+        return None
+    form = model.regressor.form()
+    return None if isinstance(form, Trees) and form.n_answers > MAX_ANSWERS else form
 
 
 def framed(

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_meta.models import Formed, MetaModel
+from mlflow_meta.models import MetaModel
 from mlflow_meta.search.choose import ENGINES, KINDS, Spread
 from mlflow_meta.search.local import local_search
-from mlflow_meta.search.question import Constraint, Progress, Question, TopK, framed
+from mlflow_meta.search.question import Constraint, Progress, Question, TopK, form_of, framed
 from mlflow_meta.search.surface import Engine
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config
@@ -83,15 +83,16 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
         return is_new and (constraint is None or constraint(config))
 
     rng = rng or np.random.default_rng()
-    regressor = model.regressor
-    if engine == "local" or (engine == "auto" and not isinstance(regressor, Formed)):
+    form = form_of(model)
+    if engine == "local" or (engine == "auto" and form is None):
         return _asked(model, space, k, context or {}, is_wanted, rng)
-    if not isinstance(regressor, Formed):
+    if form is None:
         raise ValueError(
-            f"A {type(regressor).__name__} has no formula to search. Pass engine='local' or 'auto'."
+            f"A {type(model.regressor).__name__} has no formula to search, or one that is too "
+            "large. Pass engine='local' or 'auto'."
         )
     question = Question(
-        model=model, space=space, form=regressor.form(), context=context or {},
+        model=model, space=space, form=form, context=context or {},
         is_wanted=is_wanted, n_gone=len(gone), is_constrained=constraint is not None,
         spread=spread,
     )  # fmt: skip
