@@ -60,6 +60,7 @@ def test_cycles_keep_suggestions_waiting_and_leave_out_what_need_not_be_done(
         "No run is new to the meta-model: nothing was trained.",
         "3 suggestions wait already: none was added.",
     ]
+    assert not (first["is_repeated"] or idle["is_repeated"])
     assert ask("work", "-e", "sweep-a", "--max-runs", "2", "--", *TRAINER)[0] == 0
     _, third = ask(*CYCLE, "-n", "3")
     assert (third["version"], third["champion"]) == ("2", "1")
@@ -105,3 +106,16 @@ def test_a_cycle_says_in_words_what_it_did(filled_uri: str) -> None:
     ):
         assert words in told.stdout
     assert "Next: mlflow-meta work -e sweep-a" in told.stderr
+
+
+def test_a_cycle_does_not_say_that_it_scheduled_what_was_suggested_before(
+    ask: Ask, filled_uri: str, client: MlflowClient
+) -> None:
+    _, first = ask(*CYCLE, "-n", "2")
+    for run_id in first["run_ids"]:
+        client.set_terminated(run_id, "FAILED")  # which teaches nothing
+    told = CliRunner().invoke(main, [*CYCLE, "-n", "2", "--tracking-uri", filled_uri])
+    assert told.exit_code == 0, told.output
+    assert "suggested before, and nothing was learned since: none was scheduled." in told.stdout
+    assert "Scheduled" not in told.stdout
+    assert waiting(client) == 0

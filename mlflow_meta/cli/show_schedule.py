@@ -28,6 +28,7 @@ def cycle_data(done: Cycle) -> dict[str, Any]:
         "verdict": training.decision.verdict.value if training else None,
         "n_waiting_before": done.n_waiting,
         "run_ids": list(suggestions.run_ids) if suggestions else [],
+        "is_repeated": bool(suggestions and suggestions.is_repeated),
         "remarks": list(done.remarks),
     }
 
@@ -45,7 +46,10 @@ def cycle(done: Cycle) -> None:
         )
     if done.suggestions:
         show.suggestions(done.suggestions)
-        echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
+        if done.suggestions.is_repeated:
+            echo("These were suggested before, and nothing was learned since: none was scheduled.")
+        else:
+            echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
     for remark in done.remarks:
         echo(remark, err=True)
 
