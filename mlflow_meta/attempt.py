@@ -35,6 +35,7 @@ class Outcome(str, Enum):
     FAILED = "failed"
     HANDED_BACK = "handed back: another attempt of it waits"
     KILLED = "killed by a person"
+    STOPPED = "stopped, as it was asked to"
     TAKEN = "ended by another worker"
     SILENT = "stopped, as no heartbeat reached the server in time: another attempt of it waits"
 
@@ -141,6 +142,8 @@ class Attempt:
         store, claim = self.ledger.store, self.job.claim
         if self._lost is Lost.KILLED:
             return Outcome.KILLED if finish(store, claim, "KILLED") else Outcome.TAKEN
+        if self._lost is Lost.STOPPED:
+            return Outcome.STOPPED if finish(store, claim, "KILLED") else Outcome.TAKEN
         if ended.why is Why.EXITED:
             succeeded = ended.exit_code == 0
             if not finish(store, claim, "FINISHED" if succeeded else "FAILED"):

@@ -200,6 +200,27 @@ def test_a_run_that_a_person_kills_is_stopped_and_not_tried_again() -> None:
     assert queue.waiting(Ledger.of(store, store.experiment_id("sweep"))) == []
 
 
+def test_a_run_that_is_asked_to_stop_is_ended_and_not_tried_again() -> None:
+    store = InMemoryStore("sweep")
+    (run_id,) = scheduled(store, {"x": "1"})
+    ask = {names.STOP: "will not beat 0.1"}
+    threading.Timer(0.5, lambda: store.log_batch(run_id, tags=ask)).start()
+    (done,) = work(store, "sweep", SLEEPS, Rules(lease_s=2.0))
+    assert done.outcome is Outcome.STOPPED
+    record = store.get_run(run_id)
+    assert (record.status, record.params[names.ENDED].split()[0]) == ("KILLED", "KILLED")
+    assert queue.waiting(Ledger.of(store, store.experiment_id("sweep"))) == []
+
+
+@pytest.mark.parametrize("kept", [{"mlflow_meta.keep": "true"}, {"mlflow_meta.decision": "Keep"}])
+def test_a_run_that_a_person_keeps_is_not_stopped(kept: dict[str, str]) -> None:
+    store = InMemoryStore("sweep")
+    (run_id,) = scheduled(store, {"x": "1"})
+    store.log_batch(run_id, tags={names.STOP: "will not beat 0.1", **kept})
+    (done,) = work(store, "sweep", program("import time; time.sleep(1)"), Rules(lease_s=2.0))
+    assert done.outcome is Outcome.FINISHED
+
+
 def test_the_run_of_a_dead_worker_is_tried_again_and_given_up_after_three_deaths() -> None:
     store = InMemoryStore("sweep")
     scheduled(store, {"x": "1"})

@@ -27,10 +27,13 @@ from mlflow_meta.space.search_space import SearchSpace
 
 DECISION = "mlflow_meta.decision"
 REASON = "mlflow_meta.reason"
+KEEP = "mlflow_meta.keep"
 MAX_SHOWN = 80  # characters of a person's text in a remark
 
 _APPROVED = frozenset({"approve", "approved", "accept", "accepted", "yes", "ok"})
 _REJECTED = frozenset({"reject", "rejected", "decline", "declined", "no"})
+_KEPT = frozenset({"keep", "kept"})
+_NO = frozenset({"", "no", "false", "0", "off", "none"})
 _BETWEEN = re.compile(r"[;\n\r]|\s+and\s+", re.IGNORECASE)  # of two conditions
 
 
@@ -39,6 +42,7 @@ class Verdict(Enum):
 
     APPROVED = "approved"
     REJECTED = "rejected"
+    KEPT = "kept"
     NONE = "none"
 
 
@@ -77,7 +81,8 @@ def decision_of(tags: Mapping[str, str]) -> Decision:
 
     Upper and lower case are one, and space, quotes and a full stop around the word are ignored:
     `approve`, `approved`, `accept`, `accepted`, `yes`, `ok`; `reject`, `rejected`, `decline`,
-    `declined`, `no`. A word that is none of these decides nothing, and the remark says so.
+    `declined`, `no`; and `keep`, `kept`, which lets a run that trains go on. A word that is none of
+    these decides nothing, and the remark says so.
 
     Example:
         >>> decision_of({"mlflow_meta.decision": "Rejected: lr<0.1"}).reason
@@ -91,6 +96,8 @@ def decision_of(tags: Mapping[str, str]) -> Decision:
         return Decision(verdict=Verdict.APPROVED, reason=reason)
     if word in _REJECTED:
         return Decision(verdict=Verdict.REJECTED, reason=reason)
+    if word in _KEPT:
+        return Decision(verdict=Verdict.KEPT, reason=reason)
     remark = ""
     if word:
         remark = (
@@ -102,6 +109,23 @@ def decision_of(tags: Mapping[str, str]) -> Decision:
             f"There is a reason, but the tag {DECISION} decides nothing: write approve or reject."
         )
     return Decision(verdict=Verdict.NONE, reason=reason, remark=remark)
+
+
+def is_yes(text: str) -> bool:
+    """Whether a tag's text says yes: all but an empty one, `false`, `no`, `0`, `off` and `none`."""
+    return text.strip(" \t\r\n.!\"'`").casefold() not in _NO
+
+
+def is_kept(tags: Mapping[str, str]) -> bool:
+    """Whether a person wants a run to go on, whatever is expected of it.
+
+    Either tag says so: `mlflow_meta.keep` = `true`, or `mlflow_meta.decision` = `keep`.
+
+    Example:
+        >>> is_kept({"mlflow_meta.keep": "true"}), is_kept({"mlflow_meta.keep": "no"})
+        (True, False)
+    """
+    return is_yes(tags.get(KEEP, "")) or decision_of(tags).verdict is Verdict.KEPT
 
 
 def constrained(

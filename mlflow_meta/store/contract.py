@@ -2,7 +2,8 @@
 
 Ownership. A run belongs to the process that has created it until it is SCHEDULED; from then on to
 nobody, and from its claim on to the worker whose claim it holds, until it has ended. Runs of others
-are never changed, and nothing is ever deleted.
+are never changed, but for what `watch` writes into those that train: tags and metrics that begin
+with `mlflow_meta.` and, where it is told to, the status KILLED. Nothing is ever deleted.
 
 Atomicity. `create_run` makes a run with its tags or none. `log_once` and `experiment_once` are
 compare-and-set: of several values, in whatever order they come, one stands for ever, and all are

@@ -49,7 +49,8 @@ def wanted(runs: Runs, patterns: Sequence[str]) -> pa.Table:
 
     def matches(key: str) -> bool:
         named = [p for p in patterns if p.startswith(SYSTEM) or not key.startswith(SYSTEM)]
-        return any(fnmatchcase(key, pattern) for pattern in named)
+        ours = key.startswith(names.PREFIX)
+        return not ours and any(fnmatchcase(key, pattern) for pattern in named)
 
     chosen = _of_keys(runs.metrics, matches) & ~predicted(runs, runs.metrics)
     return runs.metrics.filter(pa.array(chosen))

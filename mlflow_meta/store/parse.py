@@ -165,7 +165,7 @@ def _objective_metrics(runs: Runs) -> pa.Table:
         return metrics
     key = one_array(metrics["key"])
     texts = key.dictionary.to_pylist()
-    system = np.array([text.startswith(curves.SYSTEM) for text in texts])
+    system = np.array([text.startswith((curves.SYSTEM, names.PREFIX)) for text in texts])
     codes = key.indices.to_numpy()
     dropped = system[codes] | curves.predicted(runs, metrics)
     return metrics.filter(pa.array(~dropped)) if dropped.any() else metrics

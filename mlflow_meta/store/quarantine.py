@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from mlflow_meta.columns import is_choice
 from mlflow_meta.dataset import finite
+from mlflow_meta.space.rejections import is_yes
 from mlflow_meta.store import names
 from mlflow_meta.store.runs import Runs, by_key, one_array
 from mlflow_meta.store.texts import CUT_MARK
@@ -52,6 +53,7 @@ def reasons(runs: Runs, metrics: pa.Table, now_ms: int) -> Reasons:
     n = len(runs)
     found = Reasons(np.full(n, "", dtype=object), np.full(n, "", dtype=object))
     found.add(_reaped(runs), "zombie attempt")
+    found.add(_stopped(runs), "stopped early, as it was asked to")
     _by_status(runs, found, now_ms)
     found.add(_parents(runs), "parent of nested runs")
     _by_metrics(metrics, n, found)
@@ -80,6 +82,15 @@ def _reaped(runs: Runs) -> np.ndarray:
     mask = pc.and_(is_end, word)
     reaped[runs.params["run"].filter(mask).to_numpy()] = True
     return reaped
+
+
+def _stopped(runs: Runs) -> np.ndarray:
+    """Runs whose last value is not that of a whole training, though they may be FINISHED."""
+    stopped = np.zeros(len(runs), dtype=bool)
+    for key, owners, texts in by_key(runs.tags):
+        if key == names.STOPPED:
+            stopped[owners] = [is_yes(text) for text in texts.to_pylist()]
+    return stopped
 
 
 def _by_status(runs: Runs, found: Reasons, now_ms: int) -> None:

@@ -20,6 +20,7 @@ from mlflow_meta.store import names
 from mlflow_meta.store.contract import Record, RunStatus, Store
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.publish import REJECTED, final_status, publish_again, put_right
+from mlflow_meta.store.stops import is_to_stop
 
 LEASE_S = 300.0  # without a heartbeat, after which a worker is taken for dead
 SUSPICIOUS = 0.5  # of a lease: who was silent for so long is worth waiting for its end
@@ -69,6 +70,7 @@ class Lost(str, Enum):
 
     ENDED = "it was ended by another worker"
     KILLED = "it was killed by a person"
+    STOPPED = "it was asked to stop"
 
 
 def waiting(ledger: Ledger) -> list[Scheduled]:
@@ -118,7 +120,9 @@ def beat(store: Store, claimed: Claim, n: int) -> Lost | None:
     record = store.get_run(claimed.run_id)
     if names.ENDED in record.params:
         return Lost.ENDED
-    return Lost.KILLED if record.status == "KILLED" else None
+    if record.status == "KILLED":
+        return Lost.KILLED
+    return Lost.STOPPED if is_to_stop(record.tags) else None
 
 
 def finish(store: Store, claimed: Claim, status: RunStatus) -> bool:
