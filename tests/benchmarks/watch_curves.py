@@ -57,7 +57,7 @@ def mlp_course(split: Split, is_regression: bool, rng: np.random.Generator) -> C
         hidden_layer_sizes=(int(2 ** rng.uniform(2, 7)),) * int(rng.integers(1, 3)),
         alpha=10 ** rng.uniform(-6, 0),
         learning_rate_init=10 ** rng.uniform(-4, -0.5),
-        batch_size=int(rng.choice([16, 32, 64, 128])),
+        batch_size=min(int(rng.choice([32, 64, 128, 256])), len(x)),
         solver=str(rng.choice(["adam", "sgd"])),
         activation=str(rng.choice(["relu", "tanh"])),
         random_state=int(rng.integers(1 << 30)),
@@ -129,7 +129,7 @@ def record(course: Course) -> tuple[list[float], list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=100, help="of each task")
+    parser.add_argument("--runs", type=int, default=80, help="of each task")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
