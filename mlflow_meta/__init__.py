@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from mlflow_meta.services.promote import promote
     from mlflow_meta.services.suggest import suggest
     from mlflow_meta.services.train import train
+    from mlflow_meta.services.watch import watch
     from mlflow_meta.services.work import work
     from mlflow_meta.space import SearchSpace
     from mlflow_meta.store import MlflowStore
+    from mlflow_meta.store.stops import should_stop
 
 __all__ = [
     "MetaDataset",
@@ -27,9 +29,11 @@ __all__ = [
     "monitor",
     "promote",
     "propose",
+    "should_stop",
     "suggest",
     "train",
     "tune",
+    "watch",
     "work",
 ]
 
@@ -45,9 +49,11 @@ _HOME = {
     "monitor": "services.monitor",
     "promote": "services.promote",
     "propose": "proposal",
+    "should_stop": "store.stops",
     "suggest": "services.suggest",
     "train": "services.train",
     "tune": "loop",
+    "watch": "services.watch",
     "work": "services.work",
 }
 

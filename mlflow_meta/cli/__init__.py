@@ -8,6 +8,7 @@ from mlflow_meta.cli.look import backtest, demo, doctor, explain, report
 from mlflow_meta.cli.schedule import cycle, monitor, promote
 from mlflow_meta.cli.suggest import suggest
 from mlflow_meta.cli.tune import tune
+from mlflow_meta.cli.watch import watch
 from mlflow_meta.cli.work import work
 
 __all__ = ["main"]
@@ -25,8 +26,8 @@ def main() -> None:
 
 
 _COMMANDS = (
-    demo, doctor, harvest, space, train, promote, explain, backtest, suggest, work, tune, cycle,
-    monitor, report, lineage,
+    demo, doctor, harvest, space, train, promote, explain, backtest, suggest, work, watch, tune,
+    cycle, monitor, report, lineage,
 )  # fmt: skip
 
 for command in _COMMANDS:

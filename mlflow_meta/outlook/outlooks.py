@@ -1,7 +1,7 @@
 """Verdicts on running trainings, held to a share of false stops on finished ones.
 
 n    finished curves, of which m end best
-L    looks: the few steps at which curves are compared, dense at the beginning
+L    looks: the few steps at which curves are compared, from a tenth of the way on
 
 At a look, `Rest` predicts a curve's end with an expected error. Each finished curve is replayed as
 if it were still running, predicted by the others:
@@ -11,13 +11,15 @@ if it were still running, predicted by the others:
 A run with a score under the threshold k has never had `predicted end - k * error` above its true
 end: it could not have been stopped wrongly, whatever the incumbent was and however often one
 looked. k is the conformal quantile of the scores of the m best curves, since who becomes the
-incumbent is one of these (Mondrian split conformal prediction; Vovk et al., 2005).
+incumbent is one of these (Mondrian conformal prediction; Vovk et al., 2005). Of fewer than 49
+scores even the largest is passed by more than 2%: k is then farther out, by an exponential tail
+through the median and the largest one.
 
 What is guaranteed: of runs that end among the best third and are exchangeable with the finished
-ones, at most max(2%, 1 / (m + 1)) are ever said not to beat a value that they beat in the end;
-but for that each left-out prediction has the others' curves, and the next run's all of them.
-Where runs are stopped, only those that were not are learned from: exchangeable is then what was
-let go on.
+ones, at most max(2%, 1 / (m + 1)) are ever said not to beat a value that they beat in the end, but
+for the little that a prediction by all curves differs from one by all but one. Below 49 best
+curves, the 2% are what the tail is taken for, and what replays have measured
+(`tests/benchmarks/watch.py`). Where runs are stopped, only those that were not are learned from.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ Vector = NDArray[np.float64]
 MIN_CURVES = 20  # finished ones, before which nothing is said: 1 in 21 is the first chance below 5%
 MIN_GOING_ON = 10  # of them at a look
 N_LOOKS = 16
+FIRST_LOOK = 0.1  # of the steps: before, who will be good is anybody's guess
 FALSE_STOPS = 0.02  # of the runs that end among the best
 BEST = 1 / 3  # of the finished runs, of which the next incumbent will be one
 CHANCE = 0.05  # at most, of what is said not to beat the incumbent
@@ -179,21 +182,27 @@ class Outlooks:
 
 
 def _steps(curves: Sequence[Curve]) -> list[int]:
-    """The looks: of all steps at which anything was logged, a few, dense at the beginning."""
+    """The looks: of all steps at which anything was logged, a few, the first ones denser."""
     logged = np.unique(np.concatenate([curve.steps for curve in curves]))
     if len(logged) < 3:
         return []
-    places = np.unique(np.geomspace(1, len(logged) - 2, N_LOOKS).round().astype(int))
+    first = max(1.0, FIRST_LOOK * len(logged))
+    places = np.unique(np.geomspace(first, len(logged) - 2, N_LOOKS).round().astype(int))
     return [int(step) for step in logged[places]]
 
 
 def _quantile(scores: Vector) -> tuple[float, float]:
-    """k, and the share of false stops that it guarantees.
+    """k, and the share of false stops that is guaranteed with it.
 
     Args:
         scores: `(n,)` those of the runs that end best first.
     """
     m = max(int(len(scores) * BEST), MIN_GOING_ON)
-    ordered = np.sort(scores[:m])
-    rank = min(math.ceil((m + 1) * (1 - FALSE_STOPS)), m)
-    return max(float(ordered[rank - 1]), 0.0), max(FALSE_STOPS, 1 / (m + 1))
+    ordered = np.sort(np.maximum(scores[:m], 0.0))
+    rank = math.ceil((m + 1) * (1 - FALSE_STOPS))
+    if rank <= m:
+        return float(ordered[rank - 1]), FALSE_STOPS
+    median, largest = float(np.median(ordered)), float(ordered[-1])
+    # P(score > k) = exp(-(k - c) / s), 1/2 at the median and 1 / (m + 1) at the largest.
+    farther = math.log(0.5 / FALSE_STOPS) / math.log(0.5 * (m + 1))
+    return median + (largest - median) * farther, 1 / (m + 1)

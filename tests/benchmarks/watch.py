@@ -53,12 +53,13 @@ class Ours:
 
     finished: list[Curve] = field(default_factory=list)
     learned: Outlooks | None = None
+    n_learned: int = 0
 
     def trained(self, values: Array) -> int:
         curve = Curve.of(np.arange(len(values)), values)
-        if len(self.finished) >= MIN_CURVES and (
-            self.learned is None or len(self.finished) % LEARN_EVERY == 0
-        ):
+        n = len(self.finished)
+        if n >= MIN_CURVES and (self.learned is None or n >= self.n_learned + LEARN_EVERY):
+            self.n_learned = n
             try:
                 self.learned = Outlooks.learn(self.finished)
             except TooLittle:
