@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 import time
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -55,13 +57,22 @@ def add(client: MlflowClient, name: str, values: list[float], status: str = "RUN
     return run_id
 
 
-@pytest.fixture
-def sweep(client: MlflowClient, sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> MlflowStore:
-    """With finished runs, the best of which has the accuracy -0.1."""
-    client.create_experiment("sweep")
+@pytest.fixture(scope="session")
+def sweep_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With finished runs, the best of which has the accuracy -0.1; tests copy it."""
+    folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_experiment("sweep", artifact_location=(folder / "artifacts").as_uri())
     rng = np.random.default_rng(0)
     for i, end in enumerate([0.1, *rng.uniform(0.11, 0.6, N - 1)]):
         add(client, f"done {i}", curve(end, rng.uniform(2, 6), LENGTH), "FINISHED")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def sweep(sweep_database: Path, sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> MlflowStore:
+    shutil.copy(sweep_database, sqlite_uri.removeprefix("sqlite:///"))
     monkeypatch.setattr(stops, "_answers", {})
     monkeypatch.setattr(stops, "ASK_AGAIN_S", 0.0)
     return MlflowStore(sqlite_uri)
@@ -100,6 +111,21 @@ def test_each_run_that_trains_is_told_its_outlook_and_nothing_is_stopped(
     client.set_terminated(ids["hopeless"], "FINISHED")
     found = harvest(sweep, dry_run=True, curves=["*"]).dataset
     assert not [name for name in found.frame if "mlflow_meta" in name]
+
+
+def test_a_server_that_is_asked_for_changes_tells_the_same_as_its_database(
+    sweep: MlflowStore, client: MlflowClient
+) -> None:
+    run_id = add(client, "hopeless", curve(*HOPELESS, 6))
+    asked = MlflowStore(sweep.uri)
+    asked.database = None  # as where it is a server's
+    first = watch(asked, "sweep", metric="accuracy", action=Action.LOOK)
+    assert first.runs == watch(sweep, "sweep", metric="accuracy", action=Action.LOOK).runs
+    for step, value in enumerate(curve(*HOPELESS, 20)[6:], start=6):
+        client.log_metric(run_id, "accuracy", -value, step=step)
+    second = watch(asked, "sweep", metric="accuracy", action=Action.LOOK, before=first.reading)
+    assert second.runs == watch(sweep, "sweep", metric="accuracy", action=Action.LOOK).runs
+    assert second.runs[0].outlook.step > first.runs[0].outlook.step
 
 
 def test_a_run_that_is_asked_to_stop_may_ask_and_is_not_learned_from(
