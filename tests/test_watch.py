@@ -27,7 +27,7 @@ from mlflow_meta.services.watch import Action, watch
 from mlflow_meta.services.work import Execution, Rules, work
 from mlflow_meta.store import MlflowStore, names, stops
 
-N, LENGTH = 24, 30
+N, LENGTH = 34, 30
 NOW_MS = int(time.time() * 1000)
 HOPELESS = (4.0, 20.0)  # end and pace
 TRAINS = """

@@ -59,7 +59,7 @@ def watch(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Tag runs that train with where they will end, and whether they can still become the best.
 
-    The curves of finished runs predict the ends of running ones; before 20 have finished, nothing
+    The curves of finished runs predict the ends of running ones; before 30 have finished, nothing
     is said. Nothing is stopped without --stop. The tag mlflow_meta.keep = true exempts a run.
 
     \b

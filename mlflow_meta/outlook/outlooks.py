@@ -15,7 +15,7 @@ incumbent is one of these (Mondrian conformal prediction; Vovk et al., 2005). Of
 scores even the largest is passed by more than 2%: k is then farther out, by an exponential tail
 through the median and the largest one.
 
-What is guaranteed: of runs that end among the best third and are exchangeable with the finished
+What is guaranteed: of runs that end in the better half and are exchangeable with the finished
 ones, at most max(2%, 1 / (m + 1)) are ever said not to beat a value that they beat in the end, but
 for the little that a prediction by all curves differs from one by all but one. Below 49 best
 curves, the 2% are what the tail is taken for, and what replays have measured
@@ -39,12 +39,12 @@ from mlflow_meta.trials import At
 
 Vector = NDArray[np.float64]
 
-MIN_CURVES = 20  # finished ones, before which nothing is said: 1 in 21 is the first chance below 5%
+MIN_CURVES = 30  # finished ones, before which nothing is said: of 20, replays stop too many wrongly
 MIN_GOING_ON = 10  # of them at a look
 N_LOOKS = 16
 FIRST_LOOK = 0.1  # of the steps: before, who will be good is anybody's guess
-FALSE_STOPS = 0.02  # of the runs that end among the best
-BEST = 1 / 3  # of the finished runs, of which the next incumbent will be one
+FALSE_STOPS = 0.02  # of the runs that end in the better half
+BEST = 1 / 2  # of the finished runs, of which the next incumbent will be one
 CHANCE = 0.05  # at most, of what is said not to beat the incumbent
 CEILING = 10.0  # in distances of the median end from the best one: what is worse is all the same
 TINY = 1e-3  # of that distance: errors below it do not count
