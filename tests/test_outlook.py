@@ -90,7 +90,7 @@ def of_35(at: At) -> Outlooks:
     return Outlooks.learn(simulated(np.random.default_rng(0), 35), at)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(values, st.integers(1, 1000), st.sampled_from(["last", "best"]), st.integers(0, 9))
 def test_what_has_beaten_the_incumbent_is_never_said_not_to(
     logged: list[float], stride: int, at: At, seed: int

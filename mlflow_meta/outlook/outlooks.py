@@ -15,10 +15,14 @@ incumbent is one of these (Mondrian conformal prediction; Vovk et al., 2005). Of
 scores even the largest is passed by more than 2%: k is then farther out, by an exponential tail
 through the median and the largest one.
 
-What is guaranteed: of runs that end in the better half and are exchangeable with the finished
-ones, at most max(2%, 1 / (m + 1)) are ever said not to beat a value that they beat in the end, but
-for the little that a prediction by all curves differs from one by all but one. Below 49 best
-curves, the 2% are what the tail is taken for, and what replays have measured
+A second bound needs no model: no finished curve has fallen farther from the look to its end than
+`fall`. That the next of n + 1 exchangeable curves does has the probability 1 / (n + 1) at each
+look. The higher one of both bounds counts.
+
+What the first one guarantees: of runs that end in the better half and are exchangeable with the
+finished ones, at most max(2%, 1 / (m + 1)) are ever said not to beat a value that they beat in the
+end, but for the little that a prediction by all curves differs from one by all but one. Below 49
+best curves, the 2% are what the tail is taken for, and what replays have measured
 (`tests/benchmarks/watch.py`). Where runs are stopped, only those that were not are learned from.
 """
 
@@ -67,7 +71,7 @@ class Outlook:
         standing: The verdict.
         step: The look at which it was judged; -1 where there was none.
         expected: Its end, minimised; nan where nothing is known.
-        lowest: Hardly any of the best runs has ended below so much; nan where nothing is known.
+        lowest: It hardly ends below it: the higher one of both bounds; nan where nothing is known.
         chance: That it beats the incumbent, in [0, 1]; nan where nothing is known.
     """
 
@@ -83,6 +87,7 @@ class _Look:
     step: int
     rest: Rest
     errors: Vector  # (n,) sorted: ends less left-out predictions, in expected errors
+    fall: float  # the most that any of the n has still fallen from here to its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +138,7 @@ class Outlooks:
             x = np.stack([curves[i].shown(step) for i in on])
             rest = Rest.learn(x, ends[on], TINY * (median - best))
             errors = (ends[on] - rest.left_out) / rest.scale
-            looks.append(_Look(step, rest, np.sort(errors)))
+            looks.append(_Look(step, rest, np.sort(errors), float((x[:, 0] - ends[on]).max())))
             # What has been better already than it is in the end is never said not to beat that.
             scores[on] = np.maximum(scores[on], np.where(x[:, 1] < ends[on], -np.inf, -errors))
         threshold, level = _quantile(scores[np.argsort(ends)])
@@ -161,10 +166,12 @@ class Outlooks:
             return Outlook(standing=standing)
         look = passed[-1]
         curve = replace(curve, values=np.minimum(curve.values, self.ceiling))
-        mean, scale = look.rest.end(curve.shown(look.step))
+        shown = curve.shown(look.step)
+        mean, scale = look.rest.end(shown)
         n_better = int(np.searchsorted(look.errors, (incumbent - mean) / scale))
         chance = (1 + n_better) / (1 + len(look.errors))
-        lowest = mean - self.threshold * scale
+        lowest = max(mean - self.threshold * scale, float(shown[0]) - look.fall)
+        mean = max(mean, lowest)
         if so_far < incumbent:
             standing = Standing.BEATS
         elif lowest > incumbent and chance <= CHANCE:
