@@ -92,6 +92,8 @@ class Suggestion:
         std: Standard deviation of that prediction, in the same units; half of its central 68%.
         low: Lower end of the 80% prediction interval, in the metric's own units.
         high: Upper end of it.
+        duration_s: Seconds that it is predicted to take; None where too few runs say how long
+            they took.
     """
 
     rank: int
@@ -100,6 +102,7 @@ class Suggestion:
     std: float
     low: float
     high: float
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -51,9 +51,9 @@ def share_view(
     """
     experiment_id = store.experiment_id(experiment_name)
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", *objective.spellings]
+    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", names.PREDICTED_DURATION]
+    metrics += objective.spellings
     columns = [
-        "attributes.`Duration`",
         f"tags.`{names.RANK}`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
@@ -131,6 +131,11 @@ def item(
     """
     params = {name: str(value) for name, value in suggestion.config.items()}
     predicted = names.PREDICTED + objective.metric
+    lasting = (
+        {}
+        if suggestion.duration_s is None
+        else {names.PREDICTED_DURATION: _rounded(suggestion.duration_s)}
+    )
     return Item(
         suggestion=digest([params, task]),
         # MLflow's runs table shows some 20 characters of a name: the number must be among them.
@@ -141,6 +146,7 @@ def item(
             f"{predicted}_std": _rounded(suggestion.std),
             f"{predicted}_low": _rounded(suggestion.low),
             f"{predicted}_high": _rounded(suggestion.high),
+            **lasting,
         },
         tags={
             **tags,

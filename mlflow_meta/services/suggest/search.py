@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mlflow_meta.columns import columns_with
+from mlflow_meta.effort import Effort, Limits
+from mlflow_meta.errors import NothingToLearn, TooLittle
 from mlflow_meta.known import Known, brought_up_to_date
 from mlflow_meta.models import MetaModel
+from mlflow_meta.models.durations import Durations
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
 from mlflow_meta.search import Progress, Spread, TopK
 from mlflow_meta.space import SearchSpace, narrowed
@@ -35,7 +39,8 @@ class Asked:
         space: Where, as it was given or inferred.
         where: What narrows it.
         seed: Of the random numbers.
-        budget_s: See `suggest`.
+        limits: See `suggest`.
+        search_s: See `suggest`.
         suggested: What was suggested before, as texts.
         remarks: On people's reasons for rejections, as sentences.
     """
@@ -48,7 +53,8 @@ class Asked:
     space: SearchSpace
     where: Sequence[str]
     seed: int
-    budget_s: float | None
+    limits: Limits
+    search_s: float | None
     suggested: Sequence[Mapping[str, str]]
     remarks: Sequence[str] = ()
 
@@ -83,12 +89,20 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         tried = [config for config in tried if space.holds(config)]
     champion, n_unseen = brought_up_to_date(it.champion, it.known, [task])
     rng = np.random.default_rng(it.seed)
+    durations = _durations(it)
+    is_timed = it.limits.is_any and durations is not None
     configs, searched = choose_batch(
         champion.model, space, trials, task=task, n=it.n, tried=tried, rng=rng,
-        budget_s=it.budget_s, spread=spread, progress=_told(champion.objective, progress),
+        given=it.limits.hardware,
+        effort=Effort(limits=it.limits, durations=durations) if is_timed and durations else None,
+        search_s=it.search_s, spread=spread, progress=_told(champion.objective, progress),
     )  # fmt: skip
-    frame = in_context(configs, space, task, context_of(trials, space, task))
+    context = {**context_of(trials, space, task), **it.limits.hardware}
+    frame = in_context(configs, space, task, context)
     items = _rank(champion.model, champion.objective, configs, frame)
+    if durations is not None:
+        lasting = durations.seconds(frame).tolist()
+        items = [replace(i, duration_s=s) for i, s in zip(items, lasting, strict=True)]
     if it.known.task_param and task not in {it.experiment_name, *trials["experiment"]}:
         # The task was made of what the program is told: it must be told again.
         items = [replace(i, config={it.known.task_param: task, **i.config}) for i in items]
@@ -103,6 +117,35 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         n_trials=len(values),
         champion=champion,
     )
+
+
+def check_hardware(hardware: Mapping[str, object], trials: pd.DataFrame) -> None:
+    """Raise NothingToLearn if hardware is supposed that no trial says anything of."""
+    for column, value in hardware.items():
+        name = column.removeprefix("hardware.")
+        seen = trials[column].dropna() if column in trials else pd.Series(dtype=object)
+        if seen.empty:
+            there = [c.removeprefix("hardware.") for c in columns_with(trials, "hardware.")]
+            raise NothingToLearn(
+                f"No run says its {name}, so nothing tells what {value!r} would change. "
+                f"What runs say of their hardware: {', '.join(there) or 'nothing'}."
+            )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number and value not in set(seen):
+            raise NothingToLearn(
+                f"No run has the {name} {value!r}, so nothing tells how it would do. "
+                f"Runs have {', '.join(sorted(map(repr, set(seen))))}."
+            )
+
+
+def _durations(it: Asked) -> Durations | None:
+    """What tells how long runs will take; None where that is not asked, and can't be told."""
+    try:
+        return Durations.learn(it.known.trials, it.space)
+    except TooLittle:
+        if it.limits.is_any:
+            raise
+        return None
 
 
 def _rank(
