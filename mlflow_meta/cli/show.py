@@ -89,15 +89,27 @@ def train_command(sought: Objective, tasks_by: str) -> str:
 def suggestions(found: Suggestions) -> None:
     """The ranked suggestions."""
     metric = found.objective.metric
+    others = [o for o in (found.items[0].others if found.items else ()) if o != "duration"]
+    has_fronts = any(s.front is not None for s in found.items)
     is_timed = any(s.duration_s is not None for s in found.items)
     table(
-        ["rank", f"predicted {metric}", "80% interval", *["takes"] * is_timed, "configuration"],
+        [
+            "rank",
+            f"predicted {metric}",
+            "80% interval",
+            *(f"predicted {o}" for o in others),
+            *["takes"] * is_timed,
+            *["front"] * has_fronts,
+            "configuration",
+        ],
         [
             [
                 s.rank,
                 s.mean,
                 f"{s.low:.5g} .. {s.high:.5g}",
+                *(s.others[o] for o in others),
                 *([_lasting(s.duration_s)] if is_timed else []),
+                *([s.front] if has_fronts else []),
                 config(dict(s.config)),
             ]
             for s in found.items
@@ -137,6 +149,8 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
                 "low": s.low,
                 "high": s.high,
                 "duration_s": s.duration_s,
+                "others": dict(s.others),
+                "front": s.front,
             }
             for s, run_id in zip(found.items, run_ids, strict=True)
         ],

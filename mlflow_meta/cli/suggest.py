@@ -27,7 +27,7 @@ _BESIDE_FROM = {"from_run", "experiment_name", "dry_run", "as_json", "no_lock", 
 _ASK_A_MODEL = {
     "task": "--task", "model_name": "--model-name", "from_run": "--from", "budget": "--budget",
     "max_duration": "--max-duration", "per_hour": "--per-hour", "hardware": "--hardware",
-    "search_for": "--search-for", "price": "--price",
+    "also": "--also", "search_for": "--search-for", "price": "--price",
 }  # fmt: skip
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
@@ -50,6 +50,13 @@ _ASK_A_MODEL = {
 )
 @options.direction
 @options.limits
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="NAME[:DIRECTION]",
+    help="Improve this too: duration, or a metric such as model_size or auc:maximize; repeat for "
+    "several. Suggestions are then of the Pareto front.",
+)
 @click.option(
     "--price",
     type=click.FloatRange(min=0),
@@ -90,6 +97,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
     max_duration: float | None,
     per_hour: bool,
     hardware: str | None,
+    also: Sequence[str],
     price: float | None,
     search_for: float | None,
     address: str | None,
@@ -111,6 +119,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
         mlflow-meta suggest -e sweep-7 -n 10
         mlflow-meta suggest -e sweep-7 --where model=mlp --where lr=1e-4..1e-2
         mlflow-meta suggest -e sweep-7 --budget 2h --max-duration 20m --price 3.06
+        mlflow-meta suggest -e sweep-7 --also duration --also model_size:minimize
         mlflow-meta suggest -e sweep-8 --metric val_loss --explore
     Next:
         mlflow-meta work -e sweep-7 -- python train.py
@@ -146,6 +155,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
                 found = suggest_again(store, from_run, dry_run=dry_run, progress=say)
             else:
                 how: dict[str, Any] = {"model_name": model_name, "search_s": search_for}
+                how["also"] = also
                 how["limits"] = Limits(
                     longest_s=max_duration, budget_s=budget, is_per_hour=per_hour, hardware=supposed
                 )
@@ -180,6 +190,11 @@ def _check_usage(context: click.Context) -> None:
     if "explore" in given and (beside := sorted(given & _ASK_A_MODEL.keys())):
         raise click.UsageError(
             f"--explore asks no meta-model: leave out {', '.join(_ASK_A_MODEL[b] for b in beside)}."
+        )
+    if "also" in given and given & {"budget", "max_duration", "per_hour"}:
+        raise click.UsageError(
+            "--also duration weighs time by itself: leave out --budget, --max-duration and "
+            "--per-hour."
         )
     if "direction" in given and "explore" not in given:
         raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")

@@ -7,12 +7,14 @@ choices before it; the best prediction that there is belongs to it.
 
 proposing   trials and a space in, configurations out
 choosing    a batch by a fitted model
+front       a batch for several objectives
 candidates  what may enter a batch
 task        what a task is told by
 """
 
 from mlflow_meta.proposal.candidates import spread_out
 from mlflow_meta.proposal.choosing import N_DRAWS, N_RIVALS, choose_batch
+from mlflow_meta.proposal.front import choose_front
 from mlflow_meta.proposal.proposing import propose
 from mlflow_meta.proposal.task import context_of, in_context, tried_on
 
@@ -20,6 +22,7 @@ __all__ = [
     "N_DRAWS",
     "N_RIVALS",
     "choose_batch",
+    "choose_front",
     "context_of",
     "in_context",
     "propose",

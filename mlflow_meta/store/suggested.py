@@ -131,11 +131,15 @@ def item(
     """
     params = {name: str(value) for name, value in suggestion.config.items()}
     predicted = names.PREDICTED + objective.metric
-    lasting = (
-        {}
-        if suggestion.duration_s is None
-        else {names.PREDICTED_DURATION: _rounded(suggestion.duration_s)}
-    )
+    others = {
+        names.PREDICTED + name: _rounded(v)
+        for name, v in suggestion.others.items()
+        if name != "duration"
+    }
+    if suggestion.duration_s is not None:
+        others[names.PREDICTED_DURATION] = _rounded(suggestion.duration_s)
+    if suggestion.front is not None:
+        others[names.FRONT] = suggestion.front
     return Item(
         suggestion=digest([params, task]),
         # MLflow's runs table shows some 20 characters of a name: the number must be among them.
@@ -146,7 +150,7 @@ def item(
             f"{predicted}_std": _rounded(suggestion.std),
             f"{predicted}_low": _rounded(suggestion.low),
             f"{predicted}_high": _rounded(suggestion.high),
-            **lasting,
+            **others,
         },
         tags={
             **tags,

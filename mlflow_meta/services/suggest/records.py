@@ -37,6 +37,7 @@ def about_of(it: Asked, found: Found) -> dict[str, Any]:
         "where": list(it.where),
         "seed": it.seed,
         "limits": it.limits.to_dict(),
+        "also": list(it.also),
         "search_s": it.search_s,
         "suggested": [dict(texts) for texts in it.suggested],
         "found": [asdict(item) for item in found.items],

@@ -21,6 +21,7 @@ from mlflow_meta.scheduling import (
 )
 from mlflow_meta.search import Spread
 from mlflow_meta.services.suggest.drawings import drawings
+from mlflow_meta.services.suggest.others import others_of
 from mlflow_meta.services.suggest.records import about_of, compare, digest_of
 from mlflow_meta.services.suggest.search import Asked, check_hardware, search
 from mlflow_meta.services.suggest.words import items_of, lineage_tags
@@ -46,6 +47,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     model_name: str | None = None,
     dry_run: bool = False,
     limits: Limits = ANY,
+    also: Sequence[str] = (),
     search_s: float | None = None,
     spread: Spread | None = None,
     rng: np.random.Generator | None = None,
@@ -70,6 +72,8 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         model_name: The registered model, where it is not our own choice.
         dry_run: Search, and write nothing.
         limits: How long the runs may take, and on what hardware they are supposed to run.
+        also: Further objectives: `duration`, or metrics as `model_size` or `auc:maximize`. Then
+            suggestions are of the Pareto front, and `limits` may only suppose hardware.
         search_s: Seconds that the search of a model with a formula may take; 10 if None. It ends
             sooner where it has proven that nothing better is predicted.
         spread: Searches on the workers of a cluster, see `cluster.Cluster`; None for here.
@@ -92,6 +96,9 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     task = task or task_of(experiment_name, known)
     if space is None:
         space = space_of(known, task, champion.model, varied=[asked(c)[0] for c in where])
+    if also and limits.is_any:
+        raise ValueError("With further objectives a limit of time is none: `duration` is one.")
+    others_of(also, known)
     check_hardware(limits.hardware, known.trials)
     narrowed(space, where)  # so that a wrong condition shows before anything is done
     progress("looking what is scheduled already")
@@ -109,6 +116,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         "where": list(where),
         "rejected": [dict(rejection.config) for rejection in refused],
         "limits": limits.to_dict(),
+        "also": list(also),
         "search_s": search_s,
         **seed_of(rng),
     }
@@ -124,6 +132,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
             where=where,
             seed=seed,
             limits=limits,
+            also=also,
             search_s=search_s,
             suggested=configs_of(before),
             remarks=remarks,
@@ -182,6 +191,7 @@ def suggest_again(
         seed=about["seed"],
         search_s=about["search_s"],
         limits=Limits(**about["limits"]),
+        also=about["also"],
         suggested=about["suggested"],
     )
     found = search(it, None, progress)
