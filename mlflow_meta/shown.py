@@ -56,6 +56,18 @@ def picture(text: str, n: int) -> str:
     return cut(text, n).replace("$", r"\$")
 
 
+def duration(seconds: float) -> str:
+    """A time to two digits, in the unit that people would say it in."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= size * (1.0 if unit == "s" else 1.5):
+            return f"{_two_digits(seconds / size)} {unit}"
+    return f"{_two_digits(seconds * 1000)} ms"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
+
+
 def csv(frame: pd.DataFrame) -> bytes:
     """`frame` as CSV, of which a spreadsheet computes nothing.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, get_args
 
@@ -92,6 +92,13 @@ class Suggestion:
         std: Standard deviation of that prediction, in the same units; half of its central 68%.
         low: Lower end of the 80% prediction interval, in the metric's own units.
         high: Upper end of it.
+        duration_s: Seconds that it is predicted to take; None where too few runs say how long
+            they took.
+        others: Name -> expected value of the further objectives that were asked for, in their own
+            units.
+        front: Among the task's runs and these suggestions, the Pareto front that it would be of: 1
+            if none is at least as good in all objectives and better in one. None where one
+            objective was asked for.
     """
 
     rank: int
@@ -100,6 +107,9 @@ class Suggestion:
     std: float
     low: float
     high: float
+    duration_s: float | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
+    front: int | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:

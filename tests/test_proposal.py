@@ -1,4 +1,4 @@
-"""Tests for proposal.py: what a proposal promises on any history, and that it learns from it."""
+"""Tests for proposal/: what a proposal promises on any history, and that it learns from it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,8 @@ from mlflow_meta import SearchSpace, propose
 from mlflow_meta.columns import frame_of
 from mlflow_meta.errors import Exhausted
 from mlflow_meta.models import ZOO
-from mlflow_meta.proposal import (
-    N_OTHERS,
-    N_WORTHIEST,
-    _candidates,
-    choose_batch,
-    context_of,
-    in_context,
-    spread_out,
-    tried_on,
-)
+from mlflow_meta.proposal import choose_batch, context_of, in_context, spread_out, tried_on
+from mlflow_meta.proposal.candidates import N_OTHERS, N_WORTHIEST, candidates
 from mlflow_meta.search import Found, top_k
 from mlflow_meta.space import Categorical
 from mlflow_meta.space.params import is_active, same
@@ -409,7 +401,7 @@ def test_a_batch_may_have_the_worthiest_past_bests_and_as_many_others_as_can_be_
     configs = [{"x": i} for i in range(2000)]
     found = Found(configs, -np.arange(2000.0), is_complete=False)
     elites = [{"x": 1234}, {"x": 3}, {"x": 5000}]  # the last was tried, and is not found
-    pool = [c["x"] for c in _candidates(found, elites, 10, np.random.default_rng(0))]
+    pool = [c["x"] for c in candidates(found, elites, 10, np.random.default_rng(0))]
     assert pool[: N_WORTHIEST + 1] == [*range(N_WORTHIEST), 1234]
     assert len(set(pool)) == len(pool) == N_WORTHIEST + 1 + N_OTHERS
-    assert len(_candidates(found, elites, 600, np.random.default_rng(0))) == 1200
+    assert len(candidates(found, elites, 600, np.random.default_rng(0))) == 1200

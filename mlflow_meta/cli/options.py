@@ -228,6 +228,37 @@ where = click.option(
 )
 
 
+def limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--budget`, `--max-duration`, `--per-hour` and `--hardware`."""
+    for option in (
+        click.option(
+            "--hardware",
+            metavar="NAME=VALUE[,...]",
+            help="What they would run on, such as gpu=A100,count=1; by default what the task's "
+            "best run had.",
+        ),
+        click.option(
+            "--per-hour",
+            is_flag=True,
+            help="Rank by what each is expected to gain per hour of training.",
+        ),
+        click.option(
+            "--max-duration",
+            type=Seconds(),
+            metavar="TIME",
+            help="None that is predicted to train for longer, as 30m or 2h.",
+        ),
+        click.option(
+            "--budget",
+            type=Seconds(),
+            metavar="TIME",
+            help="What all of them together may take, as 2h; those that gain most for the time.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def store_uri(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--store-uri`."""
     return click.option(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlflow_meta.space import SearchSpace
+    from mlflow_meta.store.hardware.values import Fact
     from mlflow_meta.trials import Direction
 
 
@@ -28,6 +29,31 @@ def read_space(path: Path | None) -> SearchSpace | None:
         raise BadSpace(f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise BadSpace(f"{path} is not a text file in UTF-8.") from error
+
+
+def read_hardware(text: str | None) -> dict[str, Fact]:
+    """A `--hardware` such as `gpu=A100,count=1` as columns of trials; nothing for None.
+
+    Names and values are read as those of a run's tags are.
+    """
+    if text is None:
+        return {}
+    from mlflow_meta.store.hardware import read_fact
+
+    found: dict[str, Fact] = {}
+    for part in text.split(","):
+        name, is_there, value = part.partition("=")
+        name = {"count": "gpu_count"}.get(name.strip(), name.strip())
+        facts = read_fact(name, value.strip()) if is_there else {}
+        if not facts:
+            raise click.BadParameter(
+                f"{part.strip()!r} says nothing of hardware. Write gpu=A100,count=1 or one of "
+                "cpu_model, cpu_cores, memory_gb, gpu_model, gpu_count, gpu_memory_gb, "
+                "accelerator, instance_type and machine, each with = and its value.",
+                param_hint="--hardware",
+            )
+        found |= {f"hardware.{key}": fact for key, fact in facts.items()}
+    return found
 
 
 def read_direction(text: str | None) -> Direction | None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from mlflow_meta.cli.terminal import echo, plain
 from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.shown import duration
 
 MAX_REMARKS = 8  # shown; --json has them all
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 RIGHT = frozenset(
     [
         "rank",
+        "takes",
         "runs",
         "varied",
         "predicted",
@@ -87,13 +89,36 @@ def train_command(sought: Objective, tasks_by: str) -> str:
 def suggestions(found: Suggestions) -> None:
     """The ranked suggestions."""
     metric = found.objective.metric
+    others = [o for o in (found.items[0].others if found.items else ()) if o != "duration"]
+    has_fronts = any(s.front is not None for s in found.items)
+    is_timed = any(s.duration_s is not None for s in found.items)
     table(
-        ["rank", f"predicted {metric}", "80% interval", "configuration"],
         [
-            [s.rank, s.mean, f"{s.low:.5g} .. {s.high:.5g}", config(dict(s.config))]
+            "rank",
+            f"predicted {metric}",
+            "80% interval",
+            *(f"predicted {o}" for o in others),
+            *["takes"] * is_timed,
+            *["front"] * has_fronts,
+            "configuration",
+        ],
+        [
+            [
+                s.rank,
+                s.mean,
+                f"{s.low:.5g} .. {s.high:.5g}",
+                *(s.others[o] for o in others),
+                *([_lasting(s.duration_s)] if is_timed else []),
+                *([s.front] if has_fronts else []),
+                config(dict(s.config)),
+            ]
             for s in found.items
         ],
     )
+
+
+def _lasting(duration_s: float | None) -> str:
+    return "-" if duration_s is None else duration(duration_s)
 
 
 def suggestions_data(found: Suggestions) -> dict[str, Any]:
@@ -123,6 +148,9 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
                 "std": s.std,
                 "low": s.low,
                 "high": s.high,
+                "duration_s": s.duration_s,
+                "others": dict(s.others),
+                "front": s.front,
             }
             for s, run_id in zip(found.items, run_ids, strict=True)
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from mlflow_meta import shown
 from mlflow_meta.cli import show
 from mlflow_meta.cli.terminal import echo
 
@@ -36,8 +37,8 @@ def versions(done: Tuning) -> str:
     return f"Suggested by {last} in the end; it was {', then '.join(how)}."
 
 
-def grounds(found: Suggestions) -> None:
-    """What suggestions rest on, and what is to be known about it."""
+def grounds(found: Suggestions, price: float | None = None) -> None:
+    """What suggestions rest on, and what is to be known about it; `price` is of an hour."""
     best = show.number(found.best_so_far)
     if not found.model:
         echo(
@@ -49,6 +50,10 @@ def grounds(found: Suggestions) -> None:
             f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best "
             f"so far: {best}."
         )
+    if all(s.duration_s is not None for s in found.items):
+        seconds = sum(s.duration_s or 0.0 for s in found.items)
+        cost = "" if price is None else f", and to cost {seconds / 3600 * price:.5g}"
+        echo(f"All {len(found.items)} are expected to take {shown.duration(seconds)}{cost}.")
     if found.searched:
         echo(found.searched.sentence)
     if math.isnan(found.best_so_far):

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.lock import alone
-from mlflow_meta.cli.reading import generator, read_direction, read_space
+from mlflow_meta.cli.reading import generator, read_direction, read_hardware, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.terminal import echo
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _BESIDE_FROM = {"from_run", "experiment_name", "dry_run", "as_json", "no_lock", "tracking_uri",
                 "deadline"}  # fmt: skip
+
+_ASK_A_MODEL = {
+    "task": "--task", "model_name": "--model-name", "from_run": "--from", "budget": "--budget",
+    "max_duration": "--max-duration", "per_hour": "--per-hour", "hardware": "--hardware",
+    "also": "--also", "search_for": "--search-for", "price": "--price",
+}  # fmt: skip
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -43,8 +49,22 @@ _BESIDE_FROM = {"from_run", "experiment_name", "dry_run", "as_json", "no_lock", 
     help="Cover the search space evenly, where runs are too few for a meta-model.",
 )
 @options.direction
+@options.limits
 @click.option(
-    "--budget",
+    "--also",
+    multiple=True,
+    metavar="NAME[:DIRECTION]",
+    help="Improve this too: duration, or a metric such as model_size or auc:maximize; repeat for "
+    "several. Suggestions are then of the Pareto front.",
+)
+@click.option(
+    "--price",
+    type=click.FloatRange(min=0),
+    metavar="PER_HOUR",
+    help="What an hour of training costs, to say what they will cost, in whatever currency.",
+)
+@click.option(
+    "--search-for",
     type=options.Seconds(),
     metavar="TIME",
     help="How long to search at most, as 30s or 5m; 10s by default. It ends sooner with a proof.",
@@ -74,6 +94,12 @@ def suggest(  # noqa: PLR0913 - one argument an option
     explore: bool,
     direction: str | None,
     budget: float | None,
+    max_duration: float | None,
+    per_hour: bool,
+    hardware: str | None,
+    also: Sequence[str],
+    price: float | None,
+    search_for: float | None,
     address: str | None,
     seed: int | None,
     more: bool,
@@ -92,16 +118,20 @@ def suggest(  # noqa: PLR0913 - one argument an option
     Example:
         mlflow-meta suggest -e sweep-7 -n 10
         mlflow-meta suggest -e sweep-7 --where model=mlp --where lr=1e-4..1e-2
+        mlflow-meta suggest -e sweep-7 --budget 2h --max-duration 20m --price 3.06
+        mlflow-meta suggest -e sweep-7 --also duration --also model_size:minimize
         mlflow-meta suggest -e sweep-8 --metric val_loss --explore
     Next:
         mlflow-meta work -e sweep-7 -- python train.py
     """
     _check_usage(click.get_current_context())
     given = read_space(space_path)
+    supposed = read_hardware(hardware)
     is_alone = dry_run or no_lock
     with nullcontext() if is_alone else alone("suggest", tracking_uri, experiment_name):
         store = open_store(tracking_uri)
         from mlflow_meta.cli import show, show_tuning
+        from mlflow_meta.effort import Limits
         from mlflow_meta.services.explore import explore as cover
         from mlflow_meta.services.suggest import suggest as run
         from mlflow_meta.services.suggest import suggest_again
@@ -124,14 +154,18 @@ def suggest(  # noqa: PLR0913 - one argument an option
             elif from_run:
                 found = suggest_again(store, from_run, dry_run=dry_run, progress=say)
             else:
-                how: dict[str, Any] = {"model_name": model_name, "budget_s": budget}
+                how: dict[str, Any] = {"model_name": model_name, "search_s": search_for}
+                how["also"] = also
+                how["limits"] = Limits(
+                    longest_s=max_duration, budget_s=budget, is_per_hour=per_hour, hardware=supposed
+                )
                 how["spread"] = cluster.spread if cluster else None
                 found = run(store, experiment_name, task=task, progress=say, **how, **asked)
     if as_json:
         emit(show.suggestions_data(found))
         return
     show.suggestions(found)
-    show_tuning.grounds(found)
+    show_tuning.grounds(found, price)
     if (
         not from_run
         and len(found.items) < n
@@ -153,9 +187,14 @@ def _check_usage(context: click.Context) -> None:
         for name in context.params
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    if "explore" in given and given & {"task", "model_name", "budget", "from_run"}:
+    if "explore" in given and (beside := sorted(given & _ASK_A_MODEL.keys())):
         raise click.UsageError(
-            "--explore asks no meta-model: leave out --task, --model-name, --budget and --from."
+            f"--explore asks no meta-model: leave out {', '.join(_ASK_A_MODEL[b] for b in beside)}."
+        )
+    if "also" in given and given & {"budget", "max_duration", "per_hour"}:
+        raise click.UsageError(
+            "--also duration weighs time by itself: leave out --budget, --max-duration and "
+            "--per-hour."
         )
     if "direction" in given and "explore" not in given:
         raise click.UsageError("--direction goes with --explore: a meta-model has learned its own.")

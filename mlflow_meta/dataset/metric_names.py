@@ -72,7 +72,11 @@ _TRAINING = frozenset(["train", "training"])
 # What configurations are chosen by comes first. The test set is to be looked at once, after that.
 _HELD_OUT = ("val", "valid", "validation", "dev", "cv", "holdout", "eval", "test")
 _SEPARATORS = re.compile(r"[_\-/. ]+")
-_NOT_RESULTS = ("system/", "predicted_")  # the machine's load, and what we predicted ourselves
+_NOT_RESULTS = (
+    "system/",
+    "predicted_",
+    "mlflow_meta.",
+)  # the machine's load, and what we say ourselves
 
 
 def direction_of(metric: str) -> Direction | None:

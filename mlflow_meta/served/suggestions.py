@@ -65,7 +65,7 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
         n=k,
         tried=tried_on(trials, task),
         rng=np.random.default_rng(seed),
-        budget_s=budget_s,
+        search_s=budget_s,
     )
     # As objects: a whole number stays one where another configuration lacks the param.
     params = {

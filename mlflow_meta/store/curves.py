@@ -35,7 +35,7 @@ def predicted(runs: Runs, points: pa.Table) -> Mask:
     for tag, owners, _ in by_key(runs.tags):
         if tag == names.RANK:
             suggested[owners] = True
-    ours = _of_keys(points, lambda key: key.startswith(names.PREDICTED))
+    ours = _of_keys(points, lambda key: key.startswith((names.PREDICTED, names.PREFIX)))
     return np.asarray(ours & suggested[points["run"].to_numpy()])
 
 

@@ -51,9 +51,9 @@ def share_view(
     """
     experiment_id = store.experiment_id(experiment_name)
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", *objective.spellings]
+    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", names.PREDICTED_DURATION]
+    metrics += objective.spellings
     columns = [
-        "attributes.`Duration`",
         f"tags.`{names.RANK}`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
@@ -131,6 +131,15 @@ def item(
     """
     params = {name: str(value) for name, value in suggestion.config.items()}
     predicted = names.PREDICTED + objective.metric
+    others = {
+        names.PREDICTED + name: _rounded(v)
+        for name, v in suggestion.others.items()
+        if name != "duration"
+    }
+    if suggestion.duration_s is not None:
+        others[names.PREDICTED_DURATION] = _rounded(suggestion.duration_s)
+    if suggestion.front is not None:
+        others[names.FRONT] = suggestion.front
     return Item(
         suggestion=digest([params, task]),
         # MLflow's runs table shows some 20 characters of a name: the number must be among them.
@@ -141,6 +150,7 @@ def item(
             f"{predicted}_std": _rounded(suggestion.std),
             f"{predicted}_low": _rounded(suggestion.low),
             f"{predicted}_high": _rounded(suggestion.high),
+            **others,
         },
         tags={
             **tags,

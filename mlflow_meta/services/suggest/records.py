@@ -36,7 +36,9 @@ def about_of(it: Asked, found: Found) -> dict[str, Any]:
         "space": it.space.to_dict(),
         "where": list(it.where),
         "seed": it.seed,
-        "budget_s": it.budget_s,
+        "limits": it.limits.to_dict(),
+        "also": list(it.also),
+        "search_s": it.search_s,
         "suggested": [dict(texts) for texts in it.suggested],
         "found": [asdict(item) for item in found.items],
         "searched": asdict(found.searched) if found.searched else None,
@@ -68,7 +70,7 @@ def compare(plan: Plan, found: Found) -> None:
     if changed:
         why = "Other packages are installed: " + ", ".join(changed) + "."
     elif searched and searched["n_assessed"] != searched["n_configs"]:
-        why = "The search was ended by its budget, which is a matter of the machine's speed."
+        why = "The search was ended by its time, which is a matter of the machine's speed."
     else:
         why = "The processor may compute in another way."
     raise NotReproduced(

@@ -8,10 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mlflow_meta.columns import columns_with
+from mlflow_meta.effort import Effort, Limits
+from mlflow_meta.errors import NothingToLearn, TooLittle
 from mlflow_meta.known import Known, brought_up_to_date
 from mlflow_meta.models import MetaModel
-from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
+from mlflow_meta.models.durations import Durations
+from mlflow_meta.proposal import choose_batch, choose_front, context_of, in_context, tried_on
 from mlflow_meta.search import Progress, Spread, TopK
+from mlflow_meta.services.suggest.others import Other, fronts_among, joint, others_of
 from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.store import Registered
 from mlflow_meta.trials import (
@@ -35,7 +40,9 @@ class Asked:
         space: Where, as it was given or inferred.
         where: What narrows it.
         seed: Of the random numbers.
-        budget_s: See `suggest`.
+        limits: See `suggest`.
+        also: See `suggest`.
+        search_s: See `suggest`.
         suggested: What was suggested before, as texts.
         remarks: On people's reasons for rejections, as sentences.
     """
@@ -48,7 +55,9 @@ class Asked:
     space: SearchSpace
     where: Sequence[str]
     seed: int
-    budget_s: float | None
+    limits: Limits
+    also: Sequence[str]
+    search_s: float | None
     suggested: Sequence[Mapping[str, str]]
     remarks: Sequence[str] = ()
 
@@ -83,12 +92,32 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         tried = [config for config in tried if space.holds(config)]
     champion, n_unseen = brought_up_to_date(it.champion, it.known, [task])
     rng = np.random.default_rng(it.seed)
-    configs, searched = choose_batch(
-        champion.model, space, trials, task=task, n=it.n, tried=tried, rng=rng,
-        budget_s=it.budget_s, spread=spread, progress=_told(champion.objective, progress),
-    )  # fmt: skip
-    frame = in_context(configs, space, task, context_of(trials, space, task))
+    durations = _durations(it)
+    others = others_of(it.also, it.known)
+    searched = None
+    if others:
+        models = [joint(champion.model, trials, space), *(other.model(space) for other in others)]
+        configs = choose_front(
+            models, space, [trials, *(other.trials for other in others)], task=task, n=it.n,
+            tried=tried, rng=rng, given=it.limits.hardware,
+        )  # fmt: skip
+    else:
+        effort = None
+        if durations is not None and it.limits.is_any:
+            effort = Effort(limits=it.limits, durations=durations)
+        configs, searched = choose_batch(
+            champion.model, space, trials, task=task, n=it.n, tried=tried, rng=rng,
+            given=it.limits.hardware, effort=effort,
+            search_s=it.search_s, spread=spread, progress=_told(champion.objective, progress),
+        )  # fmt: skip
+    context = {**context_of(trials, space, task), **it.limits.hardware}
+    frame = in_context(configs, space, task, context)
     items = _rank(champion.model, champion.objective, configs, frame)
+    if durations is not None:
+        lasting = durations.seconds(frame).tolist()
+        items = [replace(i, duration_s=s) for i, s in zip(items, lasting, strict=True)]
+    if others:
+        items = _on_fronts(items, frame, trials[trials["task"] == task], others, models)
     if it.known.task_param and task not in {it.experiment_name, *trials["experiment"]}:
         # The task was made of what the program is told: it must be told again.
         items = [replace(i, config={it.known.task_param: task, **i.config}) for i in items]
@@ -103,6 +132,35 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         n_trials=len(values),
         champion=champion,
     )
+
+
+def check_hardware(hardware: Mapping[str, object], trials: pd.DataFrame) -> None:
+    """Raise NothingToLearn if hardware is supposed that no trial says anything of."""
+    for column, value in hardware.items():
+        name = column.removeprefix("hardware.")
+        seen = trials[column].dropna() if column in trials else pd.Series(dtype=object)
+        if seen.empty:
+            there = [c.removeprefix("hardware.") for c in columns_with(trials, "hardware.")]
+            raise NothingToLearn(
+                f"No run says its {name}, so nothing tells what {value!r} would change. "
+                f"What runs say of their hardware: {', '.join(there) or 'nothing'}."
+            )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number and value not in set(seen):
+            raise NothingToLearn(
+                f"No run has the {name} {value!r}, so nothing tells how it would do. "
+                f"Runs have {', '.join(sorted(map(repr, set(seen))))}."
+            )
+
+
+def _durations(it: Asked) -> Durations | None:
+    """What tells how long runs will take; None where that is not asked, and can't be told."""
+    try:
+        return Durations.learn(it.known.trials, it.space)
+    except TooLittle:
+        if it.limits.is_any:
+            raise
+        return None
 
 
 def _rank(
@@ -123,6 +181,29 @@ def _rank(
             high=float(sign * high[i]),
         )
         for i, config in enumerate(configs)
+    ]
+
+
+def _on_fronts(
+    items: Sequence[Suggestion],
+    frame: pd.DataFrame,
+    own: pd.DataFrame,
+    others: Sequence[Other],
+    models: Sequence[MetaModel],
+) -> list[Suggestion]:
+    """The suggestions with what is expected of their further objectives, and their fronts."""
+    predicted = np.column_stack([model.predict(frame).mean for model in models])
+    places = fronts_among(predicted, own, others)
+    told = [
+        {
+            other.name: float(other.direction.sign * value)
+            for other, value in zip(others, row[1:], strict=True)
+        }
+        for row in predicted
+    ]
+    return [
+        replace(item, others=values, front=front)
+        for item, values, front in zip(items, told, places, strict=True)
     ]
 
 

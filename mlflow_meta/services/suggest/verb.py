@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
+from mlflow_meta.effort import Limits
 from mlflow_meta.errors import StoreRefused
 from mlflow_meta.known import known_to, space_of, task_of
 from mlflow_meta.scheduling import (
@@ -20,8 +21,9 @@ from mlflow_meta.scheduling import (
 )
 from mlflow_meta.search import Spread
 from mlflow_meta.services.suggest.drawings import drawings
+from mlflow_meta.services.suggest.others import others_of
 from mlflow_meta.services.suggest.records import about_of, compare, digest_of
-from mlflow_meta.services.suggest.search import Asked, search
+from mlflow_meta.services.suggest.search import Asked, check_hardware, search
 from mlflow_meta.services.suggest.words import items_of, lineage_tags
 from mlflow_meta.space import SearchSpace, constrained, narrowed
 from mlflow_meta.space.narrow import asked
@@ -29,6 +31,8 @@ from mlflow_meta.store import MlflowStore, names, plans, registry
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.suggested import configs_of, rejections_in, suggested_runs
 from mlflow_meta.trials import Suggestions
+
+ANY = Limits()
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own
@@ -42,7 +46,9 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     where: Sequence[str] = (),
     model_name: str | None = None,
     dry_run: bool = False,
-    budget_s: float | None = None,
+    limits: Limits = ANY,
+    also: Sequence[str] = (),
+    search_s: float | None = None,
     spread: Spread | None = None,
     rng: np.random.Generator | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -65,7 +71,10 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
             for is then the best of this part.
         model_name: The registered model, where it is not our own choice.
         dry_run: Search, and write nothing.
-        budget_s: Seconds that the search of a model with a formula may take; 10 if None. It ends
+        limits: How long the runs may take, and on what hardware they are supposed to run.
+        also: Further objectives: `duration`, or metrics as `model_size` or `auc:maximize`. Then
+            suggestions are of the Pareto front, and `limits` may only suppose hardware.
+        search_s: Seconds that the search of a model with a formula may take; 10 if None. It ends
             sooner where it has proven that nothing better is predicted.
         spread: Searches on the workers of a cluster, see `cluster.Cluster`; None for here.
         rng: Equal generators ask the same, others for other suggestions; None: what is asked
@@ -76,7 +85,8 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         NoModel: If no meta-model has been trained.
         NothingToLearn: If the experiment does not exist, or it is not clear which task is meant.
         BadSpace: If nothing of the space is left.
-        Exhausted: If every configuration has been run or suggested.
+        Exhausted: If every configuration has been run or suggested, or would take too long.
+        TooLittle: If time is asked about, and too few runs say how long they took.
         NoPermission: If the user may not write to the experiment; nothing was written.
     """
     if not dry_run:
@@ -86,6 +96,10 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     task = task or task_of(experiment_name, known)
     if space is None:
         space = space_of(known, task, champion.model, varied=[asked(c)[0] for c in where])
+    if also and limits.is_any:
+        raise ValueError("With further objectives a limit of time is none: `duration` is one.")
+    others_of(also, known)
+    check_hardware(limits.hardware, known.trials)
     narrowed(space, where)  # so that a wrong condition shows before anything is done
     progress("looking what is scheduled already")
     ledger = swept_ledger(store, experiment_name, dry_run=dry_run)
@@ -101,7 +115,9 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
         "space": space.to_dict(),
         "where": list(where),
         "rejected": [dict(rejection.config) for rejection in refused],
-        "budget_s": budget_s,
+        "limits": limits.to_dict(),
+        "also": list(also),
+        "search_s": search_s,
         **seed_of(rng),
     }
 
@@ -115,7 +131,9 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
             space=space,
             where=where,
             seed=seed,
-            budget_s=budget_s,
+            limits=limits,
+            also=also,
+            search_s=search_s,
             suggested=configs_of(before),
             remarks=remarks,
         )
@@ -171,7 +189,9 @@ def suggest_again(
         space=SearchSpace.from_dict(about["space"]),
         where=about["where"],
         seed=about["seed"],
-        budget_s=about["budget_s"],
+        search_s=about["search_s"],
+        limits=Limits(**about["limits"]),
+        also=about["also"],
         suggested=about["suggested"],
     )
     found = search(it, None, progress)

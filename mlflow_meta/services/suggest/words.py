@@ -45,6 +45,8 @@ def items_of(it: Asked, found: Found) -> list[Item]:
             title=f"Suggestion {suggestion.rank} for {shown.code(it.task)}",
             said=[
                 _expected(suggestion, champion.objective),
+                _lasting(suggestion),
+                _on_front(suggestion),
                 _why(suggestion, found),
                 _nearest(alike, it.known, it.task, champion.objective),
             ],
@@ -60,6 +62,20 @@ def _expected(item: Suggestion, objective: Objective) -> str:
         f"Expected {shown.code(objective.metric)} ({objective.direction.value}): "
         f"**{item.mean:.5g}**, with 80% probability between {item.low:.5g} and {item.high:.5g}."
     )
+
+
+def _lasting(item: Suggestion) -> str:
+    if item.duration_s is None:
+        return ""
+    return f"It is expected to train for **{shown.duration(item.duration_s)}**."
+
+
+def _on_front(item: Suggestion) -> str:
+    if item.front is None:
+        return ""
+    told = ", ".join(f"{shown.code(n)} {value:.5g}" for n, value in item.others.items())
+    what = "not beaten in all of these" if item.front == 1 else f"on Pareto front {item.front}"
+    return f"Expected too: {told}. Among all runs of the task it would be {what}."
 
 
 def _why(item: Suggestion, found: Found) -> str:

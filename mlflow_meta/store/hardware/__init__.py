@@ -9,7 +9,7 @@ values  what its value says
 load    what the machine's load, MLflow's `system/*`, tells of the machine
 """
 
-from mlflow_meta.store.hardware.facts import hardware_of
+from mlflow_meta.store.hardware.facts import hardware_of, read_fact
 from mlflow_meta.store.hardware.keys import is_hardware
 
-__all__ = ["hardware_of", "is_hardware"]
+__all__ = ["hardware_of", "is_hardware", "read_fact"]

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mlflow_meta.store import names
 from mlflow_meta.store.hardware.keys import Trust, role_of
 from mlflow_meta.store.hardware.load import measured_by
 from mlflow_meta.store.hardware.values import Fact, Facts, read
+
+
+def read_fact(key: str, value: str) -> Facts:
+    """What a tag or a user says by one key and value; nothing where that is nothing of hardware.
+
+    >>> dict(read_fact("gpu", "nvidia-a100"))
+    {'gpu_model': 'A100'}
+    """
+    role = role_of(names.HARDWARE + key) or role_of(key)
+    return read(role.reader, value) if role else {}
 
 
 def hardware_of(tags: Mapping[str, str], system: Mapping[str, float]) -> dict[str, Fact]:
