@@ -1,5 +1,11 @@
 """Search spaces: which configurations exist, written by hand or mined from history."""
 
+from mlflow_meta.space.configspace import from_configspace, to_configspace
+from mlflow_meta.space.distributions import (
+    from_distributions,
+    read_distribution,
+    to_distributions,
+)
 from mlflow_meta.space.infer import InferredSpace, infer, read_yaml
 from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.own import own_space
@@ -19,8 +25,13 @@ __all__ = [
     "Verdict",
     "constrained",
     "decision_of",
+    "from_configspace",
+    "from_distributions",
     "infer",
     "narrowed",
     "own_space",
+    "read_distribution",
     "read_yaml",
+    "to_configspace",
+    "to_distributions",
 ]
