@@ -6,7 +6,7 @@ from mlflow_meta.space.distributions import (
     read_distribution,
     to_distributions,
 )
-from mlflow_meta.space.infer import InferredSpace, infer, read_yaml
+from mlflow_meta.space.infer import InferredSpace, conditioned, infer, read_yaml, under
 from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.own import own_space
 from mlflow_meta.space.params import Categorical, Float, Integer, Param
@@ -23,6 +23,7 @@ __all__ = [
     "Rejection",
     "SearchSpace",
     "Verdict",
+    "conditioned",
     "constrained",
     "decision_of",
     "from_configspace",
@@ -34,4 +35,5 @@ __all__ = [
     "read_yaml",
     "to_configspace",
     "to_distributions",
+    "under",
 ]

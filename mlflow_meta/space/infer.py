@@ -113,7 +113,7 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
     for name, when in conditions.items():
         share = columns[name].notna().groupby(tasks).mean().max()
         if when:
-            found[name] = _under(found[name], when)
+            found[name] = under(found[name], when)
         elif share < _USUAL:
             left_out[name] = f"is set in {is_set[name].sum()} of {len(trials)} runs only"
     kept = {name: param for name, param in found.items() if name not in left_out}
@@ -130,6 +130,25 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             "by hand and pass it with --space."
         )
     return InferredSpace(SearchSpace(kept), left_out)
+
+
+def conditioned(params: Mapping[str, Param], trials: pd.DataFrame) -> SearchSpace:
+    """The space of params whose values are known, under the conditions that trials show.
+
+    Args:
+        params: At least one, without conditions; a trial may have set none of them.
+        trials: As `infer` takes them.
+    """
+    logged = {name: f"params.{name}" for name in params if f"params.{name}" in trials}
+    columns = {name: trials[column] for name, column in logged.items()}
+    is_set = {name: column.notna().to_numpy() for name, column in columns.items()}
+    found = {name: params[name] for name in columns}
+    tasks = trials["task"].astype(str)
+    whens = {
+        name: _condition(name, columns, found, is_set, tasks) if is_set[name].any() else {}
+        for name in columns
+    }
+    return SearchSpace({name: under(param, whens.get(name, {})) for name, param in params.items()})
 
 
 def _why_not(name: str, values: pd.Series) -> str | None:
@@ -225,6 +244,7 @@ def _condition(
     return {}
 
 
-def _under(param: Param, when: When) -> Param:
+def under(param: Param, when: When) -> Param:
+    """The same param under other conditions."""
     fields: dict[str, Any] = {key: getattr(param, key) for key in param.__slots__}
     return type(param)(**{**fields, "when": when})
