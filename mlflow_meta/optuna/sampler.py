@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.models import ZOO
@@ -227,11 +228,12 @@ def _choose(
     """At least one configuration: where all were tried, random ones again."""
     model = ZOO["transfer"]()
     try:
-        try:
-            model.learn(known, space)
-        except NothingToLearn:
-            return spread_out(space, n, tried=tried, rng=rng)
-        return choose_batch(model, space, known, task=task, n=n, tried=tried, rng=rng)[0]
+        with threadpool_limits(1):  # more threads take longer over matrices that are so small
+            try:
+                model.learn(known, space)
+            except NothingToLearn:
+                return spread_out(space, n, tried=tried, rng=rng)
+            return choose_batch(model, space, known, task=task, n=n, tried=tried, rng=rng)[0]
     except Exhausted:
         return space.sample(n, rng)
 

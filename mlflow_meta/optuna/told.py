@@ -36,9 +36,16 @@ def param_of(distribution: BaseDistribution) -> Param | None:
 
 
 def theirs(value: ConfigValue, distribution: BaseDistribution) -> Any:
-    """A value of `param_of(distribution)` as the distribution has it."""
+    """A value of `param_of(distribution)`, or the text that MLflow keeps, as Optuna has it.
+
+    Raises:
+        ValueError: If it is none of the choices, or no number.
+    """
     if isinstance(distribution, CategoricalDistribution):
-        return next(c for c in distribution.choices if same(plain_choice(c), value))
+        for choice in distribution.choices:
+            if same(plain_choice(choice), value) or str(choice) == value:
+                return choice
+        raise ValueError(f"{value!r} is none of {distribution.choices}.")
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 

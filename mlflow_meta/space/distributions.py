@@ -40,6 +40,19 @@ def read_distribution(text: str) -> Param:
         raise ValueError(f"{name} lacks what it needs: {error!r}.") from error
 
 
+def written_distribution(text: str) -> BaseDistribution:
+    """The distribution itself: its choices in their order and of their types.
+
+    Raises:
+        ValueError: If `read_distribution` does, or Optuna has none of this name any more.
+    """
+    from optuna.distributions import json_to_distribution  # the extra
+
+    read_distribution(text)
+    name, attributes = _parsed(text)
+    return json_to_distribution(json.dumps({"name": name, "attributes": attributes}))
+
+
 def from_distributions(distributions: Mapping[str, BaseDistribution]) -> SearchSpace:
     """The search space of some distributions, as `read_distribution` tells each.
 
