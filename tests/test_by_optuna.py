@@ -117,9 +117,9 @@ def test_both_readers_tell_the_same_distributions(made: tuple[MlflowStore, optun
     store, _ = made
     experiments = store.experiments(["made"])
     runs = read_rest(over(store.client), [e.experiment_id for e in experiments], lambda _: None)
-    told = by_optuna.columns(runs)
+    told = by_optuna.columns(runs, SPACE.names)
     assert list(told) == sorted(f"distribution.{name}" for name in SPACE.names)
-    direct = by_optuna.columns(store.read_all(experiments))
+    direct = by_optuna.columns(store.read_all(experiments), SPACE.names)
     assert {name: list(map(str, column)) for name, column in told.items()} == {
         name: list(map(str, column)) for name, column in direct.items()
     }

@@ -209,7 +209,11 @@ class MetaSampler(BaseSampler):
             rng = self._rng(trial, "")
             n_own = int((known["task"].astype(str) == study.study_name).sum())
             n = max(MIN_TOGETHER, round(SHARE_TOGETHER * n_own), MIN_TRIALS - len(known))
-            tried = [self._given.get(t.number) or told.config_of(t) for t in trials if t != trial]
+            tried = [
+                self._given.get(t.number) or told.config_of(t)
+                for t in trials
+                if t.number != trial.number
+            ]
             tried = [config for config in map(space.active, tried) if config]
             found = _choose(known, space, study.study_name, n, tried, rng)
             chosen = _Chosen(study.study_name, space, deque(found))

@@ -8,8 +8,8 @@ Its MLflow callback tags a run with `<param>_distribution`, the distribution's r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -39,11 +39,12 @@ def is_distribution(tags: pa.Table) -> pa.ChunkedArray:
     return pc.or_(pc.equal(key, STORED), tagged)
 
 
-def columns(runs: Runs) -> dict[str, object]:
-    """`distribution.<param>`: the distribution's text in each run that tells it, `(n,)`."""
+def columns(runs: Runs, params: Collection[str]) -> dict[str, object]:
+    """`distribution.<param>`, of some params: its text in each run that tells it, `(n,)`."""
     texts: dict[str, dict[int, str]] = {}
     for run, param, text in _distributions(runs):
-        texts.setdefault(param, {})[run] = text
+        if param in params:
+            texts.setdefault(param, {})[run] = text
     return {
         DISTRIBUTION + param: pd.array([known.get(run) for run in range(len(runs))], "string")
         for param, known in sorted(texts.items())
@@ -121,7 +122,7 @@ def _stored(text: str) -> list[tuple[str, str]]:
     return [(k, v) for k, v in items if isinstance(v, str) and _is_read(v)]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _is_read(text: str) -> bool:
     try:
         read_distribution(text)

@@ -51,9 +51,10 @@ def to_dataset(
     remarks: list[str] = []
     datasets, fact = context.datasets(kept)
     frame = _infos(kept, of_id)
+    params = _texts("params.", kept.params, len(kept), MAX_PARAMS, _is_param, remarks)
     columns: dict[str, object] = {
-        **_texts("params.", kept.params, len(kept), MAX_PARAMS, _is_param, remarks),
-        **by_optuna.columns(kept),
+        **params,
+        **by_optuna.columns(kept, {column.removeprefix("params.") for column in params}),
         **_metrics(_objective_metrics(kept), len(kept), remarks),
         **_curves(kept, remarks),
         **_texts("tags.", kept.tags, len(kept), MAX_TAGS, is_tag, remarks),
