@@ -18,6 +18,8 @@ from mlflow_meta.trials import Config, ConfigValue
 
 CONTEXT = ("hardware.", "dataset.", "tags.")
 """Prefixes of what is given for a run rather than chosen."""
+DISTRIBUTION = "distribution."
+"""Prefix of what params were drawn from, as `space.read_distribution` reads it."""
 
 _LEADING_ZERO = re.compile(r"\s*[-+]?0\d")
 MAX_CHARS = 100  # of a text that was chosen; a longer one is a document or a printed object

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import fluent
 from servers import mariadb, mariadb_programs, postgres, postgres_programs
 from trainer import loss
 
@@ -25,6 +26,13 @@ from mlflow_meta.store import MlflowStore
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
+OUTSIDE = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_EXPERIMENT_ID",
+)
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
@@ -54,9 +62,16 @@ def need(there: object, reason: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_tracking_uri_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+def _no_tracking_uri_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test sees MLflow's addresses of outside, nor those that another test has set."""
+    for name in OUTSIDE:
         monkeypatch.delenv(name, raising=False)
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    fluent._active_experiment_id = None
+    for name in OUTSIDE:  # which MLflow sets too; what was there before comes back
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

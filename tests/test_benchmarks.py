@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SHARED, need
 
 HARVEST = Path(__file__).parent / "benchmarks" / "harvest.py"
 SERVING = Path(__file__).parent / "benchmarks" / "serving.py"
+BRIDGE = Path(__file__).parent / "benchmarks" / "optuna_bridge.py"
 SEARCH = Path(__file__).parent / "benchmarks" / "search.py"
 ROWS = (
     "read by SQL, wall s, times faster",
@@ -91,3 +93,15 @@ def test_the_serving_benchmark_prints_a_row_for_each_kind_of_model() -> None:
     told = rf"p95 {number} ms, {number} times; median {number} ms, {number} times; load {number} s"
     assert re.match(rf"linear +{told}, [+-]{number} s  (met|MISSED)$", row), done.stderr
     assert (verdict, done.returncode) in (("missed: 0", 0), ("missed: 1", 1))
+
+
+@pytest.mark.slow
+def test_the_bridge_benchmark_prints_regrets_and_what_they_are_of_each_peer() -> None:
+    need((SHARED / "quality").exists(), "there are no tables of real trainings (../shared/quality)")
+    few = ["--scenarios", "hpolib", "--targets", "1", "--seeds", "1", "--methods", "warm", "tpe"]
+    argv = [sys.executable, str(BRIDGE), *few]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    first = [re.split(r" {2,}", line)[0] for line in lines]
+    assert first[:4] == ["regret x100 after 20", "warm", "tpe", "warm / tpe"], done.stderr
+    assert lines[-1].endswith("met") == (done.returncode == 0)

@@ -36,6 +36,15 @@ def test_the_block_on_top_k_proves_its_best() -> None:
     assert int(shown[3]) > 100
 
 
+def test_the_block_on_optuna_asks_for_a_trial_of_a_study_made_of_runs(
+    filled_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", filled_uri)
+    shown = re.fullmatch(r"(\S+) \{'lr': (\S+)\}", run(BLOCKS[3]).strip())
+    assert shown is not None
+    assert 1e-4 <= float(shown[2]) <= 1.0
+
+
 def test_the_block_on_services_schedules_three_runs(
     filled_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

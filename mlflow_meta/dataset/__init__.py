@@ -7,6 +7,8 @@ start_time                                   UTC timestamp
 duration_s                                   seconds of training, without the time in a queue
 task                                         which runs are comparable with each other
 params.<name>                                typed once, by column: Int64, float64, boolean, string
+distribution.<name>                          text: what that param was drawn from, where Optuna's
+                                             callback or storage says it
 metrics.<name>                               float64, the last value logged
 step.<metric>                                Int64, the step of that value; where some step is not 0
 min.<metric>, max.<metric>                   float64, of its whole curve, where that was harvested

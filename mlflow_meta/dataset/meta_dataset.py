@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.columns import CONTEXT, columns_with
+from mlflow_meta.columns import CONTEXT, DISTRIBUTION, columns_with
 from mlflow_meta.dataset import objectives, parquet
 from mlflow_meta.dataset.leakage import Leak, leaks
 from mlflow_meta.dataset.objectives import MAX_NAMED, MetricProposal, listed
@@ -131,11 +131,11 @@ class MetaDataset:
         """The runs that have the objective's metric, as trials.
 
         Returns:
-            `run_id`, `experiment`, `task`, `value` (minimised), `duration_s`, and every `params.*`
-            and context column that is set in at least one of them and does not tell the result, see
-            `leakage`; rows in the order of their start. A run's value is the first finite one of
-            the objective's spellings. Of its curve the best where the objective says so, and where
-            the run's curve was harvested.
+            `run_id`, `experiment`, `task`, `value` (minimised), `duration_s`, and every `params.*`,
+            `distribution.*` and context column that is set in at least one of them and does not
+            tell the result, see `leakage`; rows in the order of their start. A run's value is the
+            first finite one of the objective's spellings. Of its curve the best where the objective
+            says so, and where the run's curve was harvested.
 
         Raises:
             NothingToLearn: If no run has the metric; names the metrics that there are. If the best
@@ -148,7 +148,7 @@ class MetaDataset:
         values = objectives.values(self.frame, objective)
         kept = np.isfinite(values)
         rows = self.frame[kept]
-        read = columns_with(rows, "params.", *CONTEXT)
+        read = columns_with(rows, "params.", DISTRIBUTION, *CONTEXT)
         read = [column for column in read if rows[column].notna().any()]
         trials = rows[["run_id", "experiment", "task", "start_time", "duration_s", *read]]
         trials.insert(3, "value", objective.direction.sign * values[kept])

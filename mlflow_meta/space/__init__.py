@@ -1,6 +1,12 @@
 """Search spaces: which configurations exist, written by hand or mined from history."""
 
-from mlflow_meta.space.infer import InferredSpace, infer, read_yaml
+from mlflow_meta.space.configspace import from_configspace, to_configspace
+from mlflow_meta.space.distributions import (
+    from_distributions,
+    read_distribution,
+    to_distributions,
+)
+from mlflow_meta.space.infer import InferredSpace, conditioned, infer, read_yaml, under
 from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.own import own_space
 from mlflow_meta.space.params import Categorical, Float, Integer, Param
@@ -17,10 +23,17 @@ __all__ = [
     "Rejection",
     "SearchSpace",
     "Verdict",
+    "conditioned",
     "constrained",
     "decision_of",
+    "from_configspace",
+    "from_distributions",
     "infer",
     "narrowed",
     "own_space",
+    "read_distribution",
     "read_yaml",
+    "to_configspace",
+    "to_distributions",
+    "under",
 ]

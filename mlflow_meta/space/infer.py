@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mlflow_meta.columns import columns_with, is_choice
+from mlflow_meta.columns import DISTRIBUTION, columns_with, config_of, is_choice
 from mlflow_meta.errors import BadSpace, TooLittle
-from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
+from mlflow_meta.space.distributions import read_distribution
+from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When, allows
 from mlflow_meta.space.search_space import SearchSpace
 
 MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
@@ -87,9 +88,11 @@ def read_yaml(text: str) -> SearchSpace:
 def infer(trials: pd.DataFrame) -> InferredSpace:
     """The search space that the trials were drawn from, as far as they show it.
 
+    A param whose distribution is told, and holds whatever the trials have set, is that one.
+
     Args:
         trials: Frame with `params.<name>`, typed by column; and `task`, since a param may be set in
-            some tasks only.
+            some tasks only. `distribution.<name>` where it is told, in any of the trials.
 
     Raises:
         TooLittle: If no param varies.
@@ -100,6 +103,9 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
     left_out: dict[str, str] = {}
     found: dict[str, Param] = {}
     for name, values in columns.items():
+        if exact := _told(name, values, trials):
+            found[name] = exact
+            continue
         reason = _why_not(name, values)
         if reason is None:
             found[name] = _param(values.dropna())
@@ -113,7 +119,7 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
     for name, when in conditions.items():
         share = columns[name].notna().groupby(tasks).mean().max()
         if when:
-            found[name] = _under(found[name], when)
+            found[name] = under(found[name], when)
         elif share < _USUAL:
             left_out[name] = f"is set in {is_set[name].sum()} of {len(trials)} runs only"
     kept = {name: param for name, param in found.items() if name not in left_out}
@@ -130,6 +136,59 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             "by hand and pass it with --space."
         )
     return InferredSpace(SearchSpace(kept), left_out)
+
+
+def conditioned(params: Mapping[str, Param], trials: pd.DataFrame) -> SearchSpace:
+    """The space of params whose values are known, under the conditions that trials show.
+
+    Args:
+        params: At least one, without conditions; a trial may have set none of them.
+        trials: As `infer` takes them.
+    """
+    logged = {name: f"params.{name}" for name in params if f"params.{name}" in trials}
+    columns = {name: trials[column] for name, column in logged.items()}
+    is_set = {name: column.notna().to_numpy() for name, column in columns.items()}
+    found = {name: params[name] for name in columns}
+    tasks = trials["task"].astype(str)
+    whens = {
+        name: _condition(name, columns, found, is_set, tasks) if is_set[name].any() else {}
+        for name in columns
+    }
+    return SearchSpace({name: under(param, whens.get(name, {})) for name, param in params.items()})
+
+
+def _told(name: str, values: pd.Series, trials: pd.DataFrame) -> Param | None:
+    """What the param was drawn from, where that is told and explains every value; else None."""
+    if DISTRIBUTION + name not in trials:
+        return None
+    texts = trials.loc[values.notna(), DISTRIBUTION + name].dropna().unique()
+    try:
+        param = _widest([read_distribution(str(text)) for text in texts])
+    except ValueError:
+        return None
+    if param is None or param.n_values < 2:
+        return None
+    if isinstance(param, Categorical) and _is_text(values):
+        param = Categorical(choices=tuple(str(choice) for choice in param.choices))
+    rows = pd.DataFrame({f"params.{name}": values.dropna().drop_duplicates()}).to_dict("records")
+    known = (value for row in rows for value in config_of(row).values())
+    return param if all(allows(param, value) for value in known) else None
+
+
+def _widest(params: Sequence[Param]) -> Param | None:
+    """The one that holds all others, on the same scale; None if there is none."""
+    if not params:
+        return None
+    first = params[0]
+    if all(param == first for param in params):
+        return first
+    if isinstance(first, Categorical) or not all(type(param) is type(first) for param in params):
+        return None
+    ranges = [param for param in params if not isinstance(param, Categorical)]
+    low, high = min(p.low for p in ranges), max(p.high for p in ranges)
+    fields = {key: getattr(first, key) for key in first.__slots__} | {"low": low, "high": high}
+    scales = {(param.log, param.step) for param in ranges}
+    return type(first)(**fields) if len(scales) == 1 else None
 
 
 def _why_not(name: str, values: pd.Series) -> str | None:
@@ -225,6 +284,7 @@ def _condition(
     return {}
 
 
-def _under(param: Param, when: When) -> Param:
+def under(param: Param, when: When) -> Param:
+    """The same param under other conditions."""
     fields: dict[str, Any] = {key: getattr(param, key) for key in param.__slots__}
     return type(param)(**{**fields, "when": when})

@@ -6,7 +6,7 @@ n   runs that are kept: the trials, and after them the failures
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlflow.entities import Experiment
 
 from mlflow_meta.columns import type_texts
 from mlflow_meta.dataset import MetaDataset
-from mlflow_meta.store import context, curves, names, quarantine
+from mlflow_meta.store import by_optuna, context, curves, names, quarantine
 from mlflow_meta.store.hardware import is_hardware
 from mlflow_meta.store.runs import Runs, by_key, one_array
 from mlflow_meta.store.secrets import REDACTED
@@ -47,14 +47,17 @@ def to_dataset(
     failures = np.flatnonzero(why.reason == quarantine.FAILED)
     kept = runs.rows(np.concatenate([trials, failures]))
     of_id = {e.experiment_id: e.name for e in experiments}
+    is_tag = _is_tag(tags, by_optuna.bookkeeping(runs))
     remarks: list[str] = []
     datasets, fact = context.datasets(kept)
     frame = _infos(kept, of_id)
+    params = _texts("params.", kept.params, len(kept), MAX_PARAMS, _is_param, remarks)
     columns: dict[str, object] = {
-        **_texts("params.", kept.params, len(kept), MAX_PARAMS, _is_param, remarks),
+        **params,
+        **by_optuna.columns(kept, {column.removeprefix("params.") for column in params}),
         **_metrics(_objective_metrics(kept), len(kept), remarks),
         **_curves(kept, remarks),
-        **_texts("tags.", kept.tags, len(kept), MAX_TAGS, _is_tag(tags), remarks),
+        **_texts("tags.", kept.tags, len(kept), MAX_TAGS, is_tag, remarks),
         **context.hardware(kept),
         **context.dataset_columns(datasets, fact),
         **context.code(kept),
@@ -76,7 +79,7 @@ def to_dataset(
             },
             dtype="str",
         ),
-        primary=_primary_metrics(experiments),
+        primary={**by_optuna.primary(runs, of_id), **_primary_metrics(experiments)},
         remarks=tuple(remarks),
     )
 
@@ -110,11 +113,12 @@ def _is_param(key: str) -> bool:
     return not key.startswith(names.PREFIX)
 
 
-def _is_tag(patterns: Sequence[str]) -> Callable[[str], bool]:
+def _is_tag(patterns: Sequence[str], others: Collection[str]) -> Callable[[str], bool]:
     def is_tag(key: str) -> bool:
         return (
             not key.startswith((MLFLOW_PREFIX, names.PREFIX))
             and not is_hardware(key)
+            and key not in others
             and any(fnmatchcase(key, pattern) for pattern in patterns)
         )
 

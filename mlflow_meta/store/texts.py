@@ -10,7 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlflow_meta.store import secrets
+from mlflow_meta.store import by_optuna, secrets
 from mlflow_meta.store.inputs import HISTORY
 from mlflow_meta.store.runs import TEXTS, Runs, by_key
 
@@ -37,12 +37,13 @@ def shortened(params: pa.Table) -> pa.Table:
 
 
 def relevant(tags: pa.Table) -> pa.Table:
-    """The tags that are kept: MLflow's own that we read, and those of users that are short."""
+    """The tags that are kept: MLflow's own that we read, distributions, and users' short ones."""
     key = tags["key"].cast(pa.string())
     history = pc.equal(key, HISTORY)
     of_mlflow = pc.starts_with(key, MLFLOW_PREFIX)
     read = pc.or_(pc.is_in(key, pa.array(MLFLOW_TAGS)), pc.starts_with(key, DATABRICKS_PREFIX))
     short = pc.less_equal(pc.utf8_length(tags["value"]), MAX_CHARS)
+    short = pc.or_(short, by_optuna.is_distribution(tags))
     kept = pc.or_(read, pc.and_(pc.invert(of_mlflow), short))
     return _replaced(tags.filter(kept), history.filter(kept), _newest_model)
 
