@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from mlflow_meta.errors import MetaError
+from mlflow_meta.served import seal
 from mlflow_meta.served.answers import Answers
 from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import unpack
@@ -30,13 +31,16 @@ class ServedMetaModel(PythonModel):
     """Answers with what is expected of each row of raw params, or with suggestions."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read and check the model's files; MLflow calls this once, before the first prediction.
+        """Check and read the model's files; MLflow calls this once, before the first prediction.
 
         Raises:
-            Damaged: If a file is not what was packed.
+            Damaged: If a file of the model's folder is not what was registered.
         """
         folder = Path(context.artifacts["meta_model"])
-        files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        found = seal.folder(folder.parent.parent)
+        listed = found.pop(seal.SEAL, None)
+        seal.check(found, listed)
+        files = seal.data_of(found)
         self._packed = unpack(files)
         self._memory = Memory.load(files)
         self._answers = Answers(self._packed, self._memory)

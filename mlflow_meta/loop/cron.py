@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlflow_meta.cluster import Cluster
 from mlflow_meta.dataset import DEFAULT_TASKS
-from mlflow_meta.errors import NoModel, TooLittle
+from mlflow_meta.errors import Damaged, NoModel, TooLittle
 from mlflow_meta.loop.tuning import metrics_meant
 from mlflow_meta.services.explore import explore
 from mlflow_meta.services.harvest import Harvest, harvest
@@ -104,6 +104,8 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
         promotion = promote(store, model_name=name, progress=progress)
     except NoModel:
         progress("training the first meta-model")
+    except Damaged as error:
+        remarks.append(str(error))
     newest = registry.challenger(store, name) if promotion else None
     if (
         newest
