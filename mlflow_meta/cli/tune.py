@@ -14,7 +14,6 @@ from mlflow_meta.cli.running import (
     STDERR,
     emit,
     humane,
-    interruptible,
     on_cluster,
     open_store,
     working,
@@ -85,11 +84,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     from mlflow_meta.services.work import Rules
 
     rules = Rules(concurrency=concurrency, gpus=read_gpus(gpus), lease_s=lease)
-    with (
-        interruptible(),
-        on_cluster(address) as cluster,
-        working("harvesting") as say,
-    ):
+    with on_cluster(address) as cluster, working("harvesting") as say:
         done = run(
             store,
             experiment_name,
