@@ -64,6 +64,11 @@ def number(cell: Any) -> str:
     return str(cell)
 
 
+def runs(n: int) -> str:
+    """So many runs, in words."""
+    return "1 run" if n == 1 else f"{n} runs"
+
+
 def config(values: dict[str, Any]) -> str:
     """A configuration on one line."""
     return ", ".join(f"{name}={number(value)}" for name, value in values.items())

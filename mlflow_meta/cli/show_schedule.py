@@ -29,7 +29,7 @@ def cycle_data(done: Cycle) -> dict[str, Any]:
         "n_waiting_before": done.n_waiting,
         "run_ids": list(suggestions.run_ids) if suggestions else [],
         "is_repeated": bool(suggestions and suggestions.is_repeated),
-        "remarks": list(done.remarks),
+        "remarks": [*done.remarks, *(suggestions.remarks if suggestions else ())],
     }
 
 
@@ -49,8 +49,9 @@ def cycle(done: Cycle) -> None:
         if done.suggestions.is_repeated:
             echo("These were suggested before, and nothing was learned since: none was scheduled.")
         else:
-            echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
-    for remark in done.remarks:
+            echo(f"Scheduled {show.runs(len(done.suggestions.run_ids))}.")
+    of_suggestions = done.suggestions.remarks if done.suggestions else ()
+    for remark in (*done.remarks, *of_suggestions):
         echo(remark, err=True)
 
 
@@ -71,7 +72,9 @@ def promotion(done: Promotion) -> None:
     """Which version is the champion, and why."""
     said = f"Champion of {done.model_name}: version {done.before}"
     if done.n_later:
-        said += f", {done.n_later} runs since, {done.coverage:.0%} of them in its 80% intervals"
+        said += (
+            f", {show.runs(done.n_later)} since, {done.coverage:.0%} of them in its 80% intervals"
+        )
     if done.has_drifted:
         said += "; it has drifted"
     echo(f"{said}.")

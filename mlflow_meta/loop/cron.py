@@ -23,7 +23,7 @@ from mlflow_meta.store import MlflowStore, Registered, names, registry
 from mlflow_meta.store.contract import Record
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.queue import began_ms, waiting
-from mlflow_meta.store.suggested import suggested_runs
+from mlflow_meta.store.suggested import suggested_runs, undecided_in
 from mlflow_meta.trials import At, Direction, Objective, Suggestions
 
 MIN_FAILED = 3  # suggested runs in a row: where they have all failed, no more are added
@@ -132,13 +132,17 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
             remarks.append(str(error))
     ledger = Ledger.known(store, store.experiment_id(experiment_name))
     n_waiting = len(waiting(ledger)) if ledger else 0
-    taken = _taken(store, experiment_name)
+    before = suggested_runs(store, experiment_name)
+    taken = _taken(before)
+    failed = _failed_last(taken, max(n, MIN_FAILED))
     # As many taken ask the same, whoever asks; one more asks for others, if nothing was learned.
     rng = np.random.default_rng(len(taken)) if taken else None
     suggestions = None
+    if n_waiting >= n or failed:
+        remarks += undecided_in(before)
     if n_waiting >= n:
         remarks.append(f"{n_waiting} suggestions wait already: none was added.")
-    elif failed := _failed_last(taken, max(n, MIN_FAILED)):
+    elif failed:
         remarks.append(_stopped(failed, experiment_name))
     elif promotion or training:
         suggestions = suggest(
@@ -161,12 +165,10 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
     )
 
 
-def _taken(store: MlflowStore, experiment_name: str) -> list[Record]:
+def _taken(before: Sequence[Record]) -> list[Record]:
     """The suggested runs that wait no longer, those that began first first."""
     records = [
-        record
-        for record in suggested_runs(store, experiment_name)
-        if record.status != "SCHEDULED" or names.CLAIM in record.params
+        record for record in before if record.status != "SCHEDULED" or names.CLAIM in record.params
     ]
     return sorted(records, key=began_ms)
 

@@ -93,10 +93,22 @@ def rejections_in(records: Sequence[Record]) -> list[Rejection]:
     """What people have rejected of it, and why, the oldest suggestion first."""
     decided = [(record, decision_of(record.tags)) for record in records]
     return [
-        Rejection(run=record.name, config=own_params(record), reason=decision.reason)
+        Rejection(
+            run=record.name,
+            config=own_params(record),
+            reason=decision.reason,
+            run_id=record.run_id,
+        )
         for record, decision in decided
         if decision.verdict is Verdict.REJECTED and not is_superseded(record)
     ]
+
+
+def undecided_in(records: Sequence[Record]) -> list[str]:
+    """Of those that wait, which have a decision that can't be read, and why, as sentences."""
+    waiting = [record for record in records if record.status == "SCHEDULED"]
+    said = [(record, decision_of(record.tags).remark) for record in waiting]
+    return [f"{shown.line(record.name)} ({record.run_id}): {why}" for record, why in said if why]
 
 
 def suggested_runs(store: Store, experiment_name: str) -> list[Record]:
