@@ -77,7 +77,7 @@ class ServedMetaModel(PythonModel):
                 f"With k, a single row says which task and which fixed values the suggestions are "
                 f"for, but there are {len(frame)}. Ask for one row at a time."
             )
-        fixed = frame.iloc[0].to_dict() if len(frame) else {}
+        fixed = {str(name): frame[name].iloc[0] for name in frame} if len(frame) else {}
         first = fixed.pop("task", None)
         usual = self._memory.usual_task if pd.isna(first) else str(first)
         return suggest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlflow_meta import shown
 from mlflow_meta.cli import show, show_training
 from mlflow_meta.cli.terminal import echo
 
@@ -72,9 +73,7 @@ def promotion(done: Promotion) -> None:
     """Which version is the champion, and why."""
     said = f"Champion of {done.model_name}: version {done.before}"
     if done.n_later:
-        said += (
-            f", {show.runs(done.n_later)} since, {done.coverage:.0%} of them in its 80% intervals"
-        )
+        said += f", {show.runs(done.n_later)} since; its 80% intervals hold {done.coverage:.0%} now"
     if done.has_drifted:
         said += "; it has drifted"
     echo(f"{said}.")
@@ -107,6 +106,10 @@ def monitored(found: Sequence[Monitored]) -> None:
         return
     columns = ["experiment", "metric", "n_suggested", "n_ended", "coverage_80", "share_better",
                "hours_saved"]  # fmt: skip
-    words = ["experiment", "metric", "suggested", "ended", "in 80% interval", "beat the best",
-             "hours saved"]  # fmt: skip
-    show.table(words, [[row[name] for name in columns] for row in rows if row["n_ended"]])
+    words = ["experiment", "metric", "suggested", "ended", "in 80% interval of then",
+             "beat the best", "hours saved"]  # fmt: skip
+    told = [[row[name] for name in columns] for row in rows if row["n_ended"]]
+    for row in told:
+        hours = shown.number(float(f"{row[6]:.2g}"))
+        row[4:] = [shown.share(row[4]), shown.share(row[5]), hours]
+    show.table(words, told)

@@ -143,6 +143,7 @@ def _note(item: Suggestion, objective: Objective, experiment_name: str, n_runs: 
         said=[
             "Chosen far from all that was tried, for a meta-model to learn from.",
             f"8 of 10 of the {n_runs} runs before got a {shown.code(objective.metric)} between "
-            f"{item.low:.5g} and {item.high:.5g} ({objective.direction.value}).",
+            f"{shown.number(item.low)} and {shown.number(item.high)} "
+            f"({objective.direction.value}).",
         ],
     )

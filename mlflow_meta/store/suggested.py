@@ -149,10 +149,10 @@ def item(
         name=f"suggested {suggestion.rank}: {suggestion.mean:.4g}",
         params=params,
         metrics={
-            predicted: _rounded(suggestion.mean),
-            f"{predicted}_std": _rounded(suggestion.std),
-            f"{predicted}_low": _rounded(suggestion.low),
-            f"{predicted}_high": _rounded(suggestion.high),
+            predicted: shown.kept(suggestion.mean),
+            f"{predicted}_std": shown.kept(suggestion.std),
+            f"{predicted}_low": shown.kept(suggestion.low),
+            f"{predicted}_high": shown.kept(suggestion.high),
         },
         tags={
             **tags,
@@ -249,8 +249,3 @@ def _row(record: Record, objective: Objective) -> dict[str, object]:
         "got": got[0] if got and record.status == "FINISHED" else np.nan,
         **{f"params.{k}": v for k, v in own_params(record).items()},
     }
-
-
-def _rounded(value: float) -> float:
-    """To 6 digits: the UI shows every one there is, and a prediction has no more."""
-    return float(f"{value:.6g}")
