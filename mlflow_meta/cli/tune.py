@@ -25,19 +25,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.target
+@options.improving
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True,
               help="How often to harvest, train, suggest and work.")  # fmt: skip
-@options.count(5)
-@options.metric
-@options.direction
-@options.at
-@options.tasks_by
-@click.option("--learn-from", multiple=True, metavar="NAME",
-              help="Experiment to learn from; repeat for several. All by default.")  # fmt: skip
-@options.space_file
-@options.where
-@options.dask
 @click.option("--seed", type=int, help="Equal seeds and results give equal suggestions.")
 @options.concurrency
 @options.gpus

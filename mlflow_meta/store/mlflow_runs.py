@@ -80,6 +80,7 @@ class MlflowRuns:
         self.uri, self.client = connect(tracking_uri, self.patience)
         self._ids: dict[str, str] = {}
         self._artifacts: dict[str, ArtifactRepository] = {}
+        self._datasets: dict[str, bytes] = {}
         self.database = store_uri or (self.uri if is_database(self.uri) else None)
 
     @property
