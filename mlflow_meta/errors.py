@@ -6,13 +6,13 @@
     - UnsupportedStore    it is of a kind that can't be used safely (the file store)
     - StoreRefused        it answered no: not found, unknown user, wrong request
       - NoPermission      this user may not; says what to ask the administrator for
+      - Damaged           a registered model's files are not those that were registered
     - Unreadable          its database can't be read directly; over REST it can
   - TryLater              another command is at work, or the time given was too short
   - NoCluster             no Dask, nobody at its address, other versions there, or it is lost
   - NothingToLearn        no such experiment, no run with that metric
     - TooLittle           too few runs, or none that differ
   - NoModel               no meta-model has been trained for this metric
-  - Damaged               a registered model's files are not those that were packed
   - BadSpace              a search-space file says something that can't be
   - BadCommand            the training program of a worker can't be started as asked
   - NotReproduced         a search that was repeated has found something else
@@ -46,6 +46,10 @@ class NoPermission(StoreRefused):
     """The user lacks a permission."""
 
 
+class Damaged(StoreRefused):
+    """A registered model's files are not those that were registered."""
+
+
 class Unreadable(StoreError):
     """The store's database can't be read directly."""
 
@@ -68,10 +72,6 @@ class TooLittle(NothingToLearn):
 
 class NoModel(MetaError):
     """No meta-model has been trained for this metric."""
-
-
-class Damaged(MetaError):
-    """A registered model's files are not those that were packed."""
 
 
 class BadSpace(MetaError):

@@ -36,6 +36,7 @@ class Verdict(str, Enum):
     BETTER = "promoted: it predicts later runs better than the champion"
     TELLS = "promoted: the champion could not tell good from bad"
     NEWER = "promoted: neither it nor the champion can tell good from bad, and it is newer"
+    DAMAGED = "promoted: the champion's files are damaged"
     OTHER_QUESTION = "promoted: the champion was trained for another question"
     BY_HAND = "promoted by hand"
     ROLLED_BACK = "promoted again: the one after it has drifted, and predicts later runs worse"

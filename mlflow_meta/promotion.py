@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlflow_meta.errors import NoModel, NothingToLearn, StoreRefused, TooLittle
+from mlflow_meta.errors import Damaged, NoModel, NothingToLearn, StoreRefused, TooLittle
 from mlflow_meta.gate import LEVEL, MIN_LATER, Comparison, Judged, Verdict, compare
 from mlflow_meta.models import MetaModel
 from mlflow_meta.models.meta_model import scales_of
@@ -79,6 +79,9 @@ def decide(
         champion = registry.champion(store, name=name)
     except NoModel:
         return Decision(verdict=Verdict.FIRST, champion=None)
+    except Damaged:
+        _, number = registry.champion_number(store, name=name)
+        return Decision(verdict=Verdict.DAMAGED, champion=number)
     version = champion.version
     if by_hand:
         return Decision(verdict=Verdict.BY_HAND, champion=version)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_meta.space import Rejection, SearchSpace, constrained
 from mlflow_meta.store import MlflowStore, Store, names, plans
+from mlflow_meta.store.contract import Record
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.plans import Item, Plan
 from mlflow_meta.store.publish import publish
-from mlflow_meta.store.suggested import share_view
+from mlflow_meta.store.suggested import rejections_in, share_view
 from mlflow_meta.store.sweep import sweep
 from mlflow_meta.trials import Objective, Searched, Suggestion, Suggestions
 
@@ -59,6 +61,28 @@ def swept_ledger(store: MlflowStore, experiment_name: str, *, dry_run: bool) -> 
     ledger = Ledger.of(store, experiment_id)
     sweep(ledger)
     return ledger
+
+
+def heeded(
+    store: Store, space: SearchSpace, before: Sequence[Record], *, dry_run: bool
+) -> tuple[SearchSpace, list[Rejection], tuple[str, ...]]:
+    """What people's rejections leave of a space, these, and remarks on how they were understood.
+
+    Each rejected run is tagged with how its reason was understood, unless it is a dry run.
+
+    Args:
+        store: Where the runs are.
+        space: The whole.
+        before: The suggested runs so far, the oldest first.
+        dry_run: Write nothing.
+    """
+    refused = rejections_in(before)
+    left = constrained(space, refused)
+    tagged = {record.run_id: record.tags.get(names.UNDERSTOOD) for record in before}
+    for run_id, words in left.understood.items():
+        if not dry_run and tagged[run_id] != words:
+            store.log_batch(run_id, tags={names.UNDERSTOOD: words})
+    return left.space, refused, (*left.held, *left.remarks)
 
 
 def scheduled_once(

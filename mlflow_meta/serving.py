@@ -1,12 +1,14 @@
 """The registered model, as code: what `mlflow models serve` runs.
 
 Input: rows of raw params, one column a param, as numbers or as the texts that MLflow keeps. Any
-column may be missing; `task` says which task's units the answer is in. Output: the columns of
+column may be missing, and MLflow ignores those that are not in the signature; `task` says which
+task's units the answer is in. Output: the columns of
 `served.answers.COLUMNS` for each row, in the metric's own units.
 
 Params:
-    k         ask for so many suggestions instead; 0 for answers
-    task      whose suggestions; empty for the task of the first row, or else the usual one
+    k         ask for so many suggestions instead; 0 for answers. The params that the row has are
+              fixed values, which all suggestions have
+    task      whose suggestions; empty for the task of the row, or else the usual one
     budget_s  seconds of the search
     seed      of its random numbers; equal ones give equal suggestions
     reasons   whether to tell reasons, which is most of the work in large batches
@@ -21,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from mlflow_meta.errors import MetaError
+from mlflow_meta.served import seal
 from mlflow_meta.served.answers import Answers
 from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import unpack
@@ -30,13 +33,16 @@ class ServedMetaModel(PythonModel):
     """Answers with what is expected of each row of raw params, or with suggestions."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read and check the model's files; MLflow calls this once, before the first prediction.
+        """Check and read the model's files; MLflow calls this once, before the first prediction.
 
         Raises:
-            Damaged: If a file is not what was packed.
+            Damaged: If a file of the model's folder is not what was registered.
         """
         folder = Path(context.artifacts["meta_model"])
-        files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        found = seal.folder(folder.parent.parent)
+        listed = found.pop(seal.SEAL, None)
+        seal.check(found, listed)
+        files = seal.data_of(found)
         self._packed = unpack(files)
         self._memory = Memory.load(files)
         self._answers = Answers(self._packed, self._memory)
@@ -57,6 +63,8 @@ class ServedMetaModel(PythonModel):
         try:
             if asked.get("k", 0):
                 return self._suggestions(frame, asked)
+            if frame.columns.empty:  # MLflow leaves out columns that it does not know
+                raise ValueError(f"No row has a column that is known: {self._known()}.")
             return self._answers.of(frame, with_reasons=bool(asked.get("reasons", True)))
         except (MetaError, ValueError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -64,7 +72,13 @@ class ServedMetaModel(PythonModel):
     def _suggestions(self, frame: pd.DataFrame, asked: dict[str, Any]) -> pd.DataFrame:
         from mlflow_meta.served.suggestions import suggest  # brings the whole search along
 
-        first = frame["task"].iloc[0] if "task" in frame and len(frame) else None
+        if len(frame) > 1:
+            raise ValueError(
+                f"With k, a single row says which task and which fixed values the suggestions are "
+                f"for, but there are {len(frame)}. Ask for one row at a time."
+            )
+        fixed = {str(name): frame[name].iloc[0] for name in frame} if len(frame) else {}
+        first = fixed.pop("task", None)
         usual = self._memory.usual_task if pd.isna(first) else str(first)
         return suggest(
             self._packed,
@@ -74,7 +88,13 @@ class ServedMetaModel(PythonModel):
             k=int(asked["k"]),
             budget_s=float(asked.get("budget_s", 10.0)),
             seed=int(asked.get("seed", 0)),
+            fixed=fixed,
         )
+
+    def _known(self) -> str:
+        """Some of the columns that are."""
+        names = self._packed.model.encoder.space.names
+        return ", ".join(["task", *names[:10]]) + (", ..." if len(names) > 10 else "")
 
 
 mlflow.models.set_model(ServedMetaModel())

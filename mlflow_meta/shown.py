@@ -34,6 +34,24 @@ def cut(text: str, n: int) -> str:
     return short if len(short) <= n else short[: n - 1] + "\u2026"
 
 
+def kept(value: float) -> float:
+    """A prediction as MLflow is told it: 6 digits. The UI shows every one, and it has no more."""
+    return float(f"{value:.6g}")
+
+
+def number(value: float) -> str:
+    """A number to 5 digits, and a dash for nan.
+
+    Of what is `kept`, so that who shows a prediction and who reads it from MLflow show the same.
+    """
+    return "-" if value != value else f"{kept(value):.5g}"
+
+
+def share(value: float) -> str:
+    """A share of 1 in percent, and a dash for nan."""
+    return "-" if value != value else f"{value:.0%}"
+
+
 def code(text: str) -> str:
     """`text` as Markdown's code, out of which it can't break; not for the cell of a table.
 

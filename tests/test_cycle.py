@@ -16,7 +16,10 @@ from mlflow import MlflowClient
 from mlflow_meta import cycle
 from mlflow_meta.cli import main
 from mlflow_meta.cli.lock import alone
+from mlflow_meta.loop import Cycle
 from mlflow_meta.store import MlflowStore
+from mlflow_meta.store.mlflow_runs import record_of
+from mlflow_meta.store.queue import claim, finish, own_params
 
 TRAINER = [sys.executable, str(Path(__file__).with_name("trainer.py"))]
 CYCLE = ["cycle", "-e", "sweep-a", "--metric", "val_loss", "--kind", "linear"]
@@ -112,10 +115,44 @@ def test_a_cycle_does_not_say_that_it_scheduled_what_was_suggested_before(
     ask: Ask, filled_uri: str, client: MlflowClient
 ) -> None:
     _, first = ask(*CYCLE, "-n", "2")
+    # Somebody has deleted that they were suggested, but not that they are decided.
     for run_id in first["run_ids"]:
-        client.set_terminated(run_id, "FAILED")  # which teaches nothing
+        client.delete_run(run_id)
     told = CliRunner().invoke(main, [*CYCLE, "-n", "2", "--tracking-uri", filled_uri])
     assert told.exit_code == 0, told.output
     assert "suggested before, and nothing was learned since: none was scheduled." in told.stdout
     assert "Scheduled" not in told.stdout
     assert waiting(client) == 0
+
+
+def test_a_cycle_refills_what_is_taken_and_stops_where_all_has_failed(
+    filled_uri: str, client: MlflowClient
+) -> None:
+    store = MlflowStore(filled_uri)
+
+    def cycled() -> Cycle:
+        return cycle(store, "sweep-a", metric="val_loss", n=2, kinds=["linear"])
+
+    def configs(found: Cycle) -> set[str]:
+        runs = [client.get_run(run_id) for run_id in found.suggestions.run_ids]
+        return {str(sorted(own_params(record_of(run)).items())) for run in runs}
+
+    def end(found: Cycle, status: str) -> None:
+        for run_id in found.suggestions.run_ids:
+            client.set_terminated(run_id, status)
+
+    first = cycled()
+    claims = [claim(store, run_id, tags={}) for run_id in first.suggestions.run_ids]
+    second = cycled()
+    assert second.n_waiting == 0 and waiting(client) == 2
+    assert not configs(first) & configs(second)
+    assert cycled().suggestions is None and waiting(client) == 2
+    for claimed in claims:
+        assert claimed and finish(store, claimed, "FAILED")
+    end(second, "FAILED")
+    stopped = cycled()
+    assert stopped.suggestions is None and waiting(client) == 0
+    assert "The last 3 suggested runs have all failed, so none was added" in stopped.remarks[-1]
+    assert "mlflow-meta suggest -e sweep-a" in stopped.remarks[-1]
+    end(second, "FINISHED")
+    assert len(cycled().suggestions.run_ids) == waiting(client) == 2

@@ -56,6 +56,29 @@ def test_our_own_runs_are_not_harvested(store: MlflowStore) -> None:
     assert harvest(store).n_trials == harvest(store).n_trials == 48
 
 
+def test_a_harvest_is_downloaded_once_however_often_it_is_asked_for(
+    store: MlflowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_ids = [harvest(store).run_id for _ in range(4)]
+    read: list[str] = []
+    file = store.file
+
+    def counted(run_id: str, path: str) -> bytes:
+        read.append(run_id)
+        return file(run_id, path)
+
+    monkeypatch.setattr(store, "file", counted)
+    first = store.dataset()[1]
+    assert store.dataset()[0] == run_ids[-1]
+    pd.testing.assert_frame_equal(store.dataset(run_ids[-1])[1].frame, first.frame)
+    assert read == run_ids[-1:]
+    for run_id in (run_ids[0], run_ids[1], run_ids[2], run_ids[0]):
+        store.dataset(run_id)
+    assert read == [run_ids[-1], *run_ids[:3]]
+    store.dataset(run_ids[-1])  # three are kept
+    assert read == [run_ids[-1], *run_ids[:3], run_ids[-1]]
+
+
 def test_dataset_inputs_give_rows_digest_and_features(
     client: MlflowClient, sqlite_uri: str
 ) -> None:

@@ -14,8 +14,9 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_meta import harvest, promote, train
 from mlflow_meta.cli import main
-from mlflow_meta.errors import StoreRefused
+from mlflow_meta.errors import Damaged, StoreRefused
 from mlflow_meta.gate import MIN_LATER, Verdict
+from mlflow_meta.served import seal
 from mlflow_meta.store import MlflowStore, registry
 
 NAME = "mlflow-meta-loss"
@@ -67,6 +68,11 @@ def mislearned(store: MlflowStore, client: MlflowClient) -> None:
         client.delete_run(run.info.run_id)
     for run_id in right:
         client.restore_run(run_id)
+
+
+def folder_of(client: MlflowClient, run_id: str) -> Path:
+    """The model of a training."""
+    return Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "model"
 
 
 def champion_of(client: MlflowClient) -> str:
@@ -183,6 +189,47 @@ def test_a_damaged_version_never_becomes_the_champion(
         promote(store, metric="loss", version="2")
     assert champion_of(client) == "1"
     assert registry.champion(store, metric="loss").version == "1"
+
+
+def test_a_version_of_which_any_file_was_changed_is_not_promoted(
+    store: MlflowStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    run_id = trained(store).run_id
+    folder = folder_of(client, run_id)
+    for path in ("serving.py", "code/mlflow_meta/trials.py", "MLmodel"):
+        was = (folder / path).read_bytes()
+        (folder / path).write_bytes(was + b"\n")
+        refused = run(store, "promote", "--metric", "loss", "--version", "2")
+        assert refused.exit_code == 1
+        assert "Version 2 of the registered model 'mlflow-meta-loss' is damaged" in refused.stderr
+        assert f"{path} has the SHA-256" in refused.stderr
+        (folder / path).write_bytes(was)
+    (folder / "serving.py").write_bytes(was)
+    listed = folder / seal.SEAL
+    listed.unlink()
+    listed.write_bytes(seal.sealed(seal.folder(folder)))
+    with pytest.raises(Damaged, match=r"sha256\.json is of the SHA-256 .* its version's tag says"):
+        promote(store, metric="loss", version="2")
+    tags = client.get_model_version(NAME, "2").tags
+    client.create_model_version(NAME, str(tmp_path), run_id, tags=tags)
+    with pytest.raises(Damaged, match=r"Version 3 .* leads to .*, and was registered from"):
+        promote(store, metric="loss", version="3")
+    assert champion_of(client) == "1"
+
+
+def test_a_damaged_champion_gives_way_to_a_new_one_and_to_one_by_hand(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    trained(store, promote=True)
+    folder = folder_of(client, client.get_model_version(NAME, "2").run_id)
+    (folder / seal.DATA / "card.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"Version 2 .*/card\.json has the SHA-256"):
+        promote(store, metric="loss")
+    promote(store, metric="loss", version="1")
+    assert champion_of(client) == "1"
+    client.set_registered_model_alias(NAME, "champion", "2")
+    assert trained(store).decision.verdict is Verdict.DAMAGED
+    assert champion_of(client) == "3"
 
 
 def test_a_version_that_was_deleted_ends_the_way_back(

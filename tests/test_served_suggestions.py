@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from served_history import history, packed
 
-from mlflow_meta.errors import Exhausted
+from mlflow_meta.errors import BadSpace, Exhausted
 from mlflow_meta.proposal import choose_batch, tried_on
 from mlflow_meta.served.answers import COLUMNS, Answers
 from mlflow_meta.served.memory import Memory
@@ -30,12 +30,29 @@ class Asked:
         self.packed, self.memory = unpack(files), Memory.load(files)
         self.answers = Answers(self.packed, self.memory)
 
-    def __call__(self, k: int = 5, task: str = "sweep-1", **more: float) -> pd.DataFrame:
+    def __call__(
+        self, k: int = 5, task: str = "sweep-1", fixed: dict[str, object] | None = None,
+        **more: float,
+    ) -> pd.DataFrame:  # fmt: skip
         asked = {"budget_s": 20.0, "seed": 0, **more}
         return suggest(
             self.packed, self.memory, self.answers, task=task, k=k,
-            budget_s=asked["budget_s"], seed=int(asked["seed"]),
+            budget_s=asked["budget_s"], seed=int(asked["seed"]), fixed=fixed,
         )  # fmt: skip
+
+
+def test_what_a_row_has_beside_its_task_is_fixed_or_refused() -> None:
+    ask = Asked(packed(TRIALS, "linear"))
+    found = ask(k=3, fixed={"model": "mlp", "batch_size": 64.0, "depth": None, "lr": np.nan})
+    assert set(found["model"]) == {"mlp"} and set(found["batch_size"]) == {64}
+    assert "depth" not in found and found["lr"].nunique() > 1
+    assert set(ask(k=2, fixed={"params.nesterov": "True", "lr": "None"})["nesterov"]) == {True}
+    with pytest.raises(ValueError, match=r"hardware\.gpu_model can't be asked for: with k, the"):
+        ask(fixed={"hardware.gpu_model": "T4"})
+    with pytest.raises(BadSpace, match=r"no param 'modle' .did you mean model"):
+        ask(fixed={"modle": "mlp"})
+    with pytest.raises(BadSpace, match="Nothing is left of model where model=svm"):
+        ask(fixed={"model": "svm"})
 
 
 @pytest.fixture(scope="module")

@@ -183,5 +183,12 @@ def test_what_can_not_be_answered_is_an_error_that_names_it(loaded: PyFuncModel)
     assert len(loaded.predict(pd.DataFrame([ROW]).iloc[:0])) == 0
     with pytest.raises(MlflowException, match=r"`1 <= k <= 1000` must hold, but got k = -3"):
         loaded.predict(pd.DataFrame([ROW]), params={"k": -3})
+    for blank in ({}, {"lrr": 0.1}):
+        with pytest.raises(MlflowException, match=r"No row has a column that is known: task, mod"):
+            loaded.predict(pd.DataFrame([blank]))
+    with pytest.raises(MlflowException, match=r"With k, a single row says .* but there are 2"):
+        loaded.predict(pd.DataFrame([ROW, ROW]), params={"k": 3})
+    fixed = loaded.predict(pd.DataFrame([{"task": "sweep-1", "model": "tree"}]), params={"k": 3})
+    assert set(fixed["model"]) == {"tree"} and len(fixed) == 3
     without = loaded.predict(pd.DataFrame([ROW]), params={"reasons": False})
     assert without["reasons"].tolist() == [""]

@@ -6,11 +6,15 @@ import unicodedata
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from payloads import PAYLOADS
 
 from mlflow_meta import shown
-from mlflow_meta.cli import show, terminal
+from mlflow_meta.cli import show, show_training, terminal
+from mlflow_meta.gate import Comparison
 from mlflow_meta.pictures import importance
+from mlflow_meta.promotion import Decision
 
 CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
 TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -31,6 +35,32 @@ def test_there_are_enough_payloads() -> None:
 def test_a_payload_is_one_line_without_a_control_character(payload: str) -> None:
     assert is_safe(shown.line(payload))
     assert shown.line(shown.line(payload)) == shown.line(payload)
+
+
+@given(st.floats(-1e300, 1e300).filter(lambda x: x == 0 or abs(x) > 1e-300))
+def test_a_prediction_is_shown_alike_before_and_after_mlflow_has_kept_it(value: float) -> None:
+    assert shown.number(value) == shown.number(shown.kept(value))
+    assert float(shown.number(value)) == pytest.approx(value, rel=6e-5)
+
+
+def test_what_rounding_twice_would_tear_apart_is_one_text() -> None:
+    assert shown.number(0.15151499999) == shown.number(0.151515)
+    assert shown.number(float("nan")) == shown.share(float("nan")) == "-"
+    assert shown.share(0.777) == "78%"
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "words"),
+    [
+        (0.061, 0.02, "(error smaller by 0.061, surely by 0.02, on 9 runs; 78% of them in"),
+        (0.061, -0.02, "(error smaller by 0.061, on 9 runs;"),
+        (-0.061, -0.2, "(error larger by 0.061, on 9 runs;"),
+    ],
+)
+def test_a_gain_is_told_by_its_sign_in_words(gain: float, low: float, words: str) -> None:
+    found = Comparison(n=9, gain=gain, gain_low=low, coverage=0.777, covers=True)
+    decision = Decision(verdict=found.verdict, champion="1", comparison=found)
+    assert words in show_training.decision(decision)
 
 
 def test_half_a_character_is_spelt_out() -> None:

@@ -356,7 +356,13 @@ def test_reasons_of_people_hold_in_the_next_search(
     assert not second.is_repeated
     assert all(float(item.config["lr"]) < worst / 2 for item in second.items)
     assert client.get_run(bad).info.status == "KILLED"
+    understood = client.get_run(bad).data.tags["mlflow_meta.understood"]
+    assert understood == f"from now on lr<{worst / 2}"
+    assert any(f"and its lr = {worst:g} is not: from now on lr<" in r for r in second.remarks)
     client.set_tag(second.run_ids[0], "mlflow_meta.decision", "reject: ugly")
+    client.set_tag(second.run_ids[1], "mlflow_meta.decision", "rejct")
     third = suggest(trained, "sweep-a", n=3)
     assert second.items[0].config not in [item.config for item in third.items]
     assert any("ugly" in remark for remark in third.remarks)
+    assert second.run_ids[1] in third.remarks[0]
+    assert "says 'rejct', which decides nothing: write approve or reject" in third.remarks[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_meta import shown
 from mlflow_meta.cli import options
 from mlflow_meta.cli.running import emit, humane, open_store, working
 from mlflow_meta.cli.terminal import echo, plain
@@ -108,7 +109,7 @@ def _line(node: Node, root: str) -> Text:
     """A node in words; its id is a link where the server's address is known."""
     is_linked = bool(root and node.address)
     linked = plain(node.id, f"link {root}{node.address}" if is_linked else "")
-    got = "" if math.isnan(node.value) else f"{node.metric} {node.value:.5g}"
+    got = "" if math.isnan(node.value) else f"{node.metric} {shown.number(node.value)}"
     words = [f'"{node.name}"' if node.name else "", node.status, got, node.said]
     said = ", ".join(filter(None, words))
     line = plain(f"{node.role.value} ").append_text(linked).append_text(plain(f"  {said}"))

@@ -288,3 +288,19 @@ class Seconds(click.ParamType[float]):
         if not 0 < seconds < float("inf"):
             self.fail(f"{value!r} is no time: write 90, 90s, 10m or 2h.", param, ctx)
         return seconds
+
+
+def improving(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What `tune` and `cycle` have in common: which experiment, by what, from what, and where."""
+    learn_from = click.option(
+        "--learn-from",
+        multiple=True,
+        metavar="NAME",
+        help="Experiment to learn from; repeat for several. All by default.",
+    )
+    shared: list[Decorator] = [
+        target, count(5), metric, direction, at, tasks_by, learn_from, space_file, where, dask,
+    ]  # fmt: skip
+    for option in reversed(shared):
+        command = option(command)
+    return command

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,7 +46,8 @@ def humane(command: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         quiet()
         try:
-            command(*args, **kwargs)
+            with _interruptible():
+                command(*args, **kwargs)
         except TryLater as error:
             echo(str(error), err=True)
             sys.exit(TRY_LATER)
@@ -68,8 +70,11 @@ def humane(command: Callable[P, None]) -> Callable[P, None]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does while the block runs: hand back, and leave."""
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does while the block runs: end what was begun, and leave."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main one gets signals
+        return
 
     def terminate(*_: object) -> None:
         raise Terminated

@@ -23,19 +23,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.target
-@options.count(5)
-@options.metric
-@options.direction
-@options.at
-@options.tasks_by
-@click.option("--learn-from", multiple=True, metavar="NAME",
-              help="Experiment to learn from; repeat for several. All by default.")  # fmt: skip
-@options.space_file
-@options.where
+@options.improving
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS),
               help="As of `train`.")  # fmt: skip
-@options.dask
 @options.no_lock
 @options.store_uri
 @options.tracking_uri

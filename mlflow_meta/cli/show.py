@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mlflow_meta import shown
 from mlflow_meta.cli.terminal import echo, plain
 from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
@@ -61,9 +62,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 def number(cell: Any) -> str:
     """A cell as text: 5 significant digits, and a dash for what is not known."""
-    if isinstance(cell, float):
-        return "-" if pd.isna(cell) else f"{cell:.5g}"
-    return str(cell)
+    return shown.number(cell) if isinstance(cell, float) else str(cell)
+
+
+def interval(low: float, high: float) -> str:
+    """Both ends."""
+    return f"{number(low)} .. {number(high)}"
+
+
+def runs(n: int) -> str:
+    """So many runs, in words."""
+    return "1 run" if n == 1 else f"{n} runs"
 
 
 def config(values: dict[str, Any]) -> str:
@@ -106,7 +115,7 @@ def suggestions(found: Suggestions) -> None:
             [
                 s.rank,
                 s.mean,
-                f"{s.low:.5g} .. {s.high:.5g}",
+                interval(s.low, s.high),
                 *(s.others[o] for o in others),
                 *([_lasting(s.duration_s)] if is_timed else []),
                 *([s.front] if has_fronts else []),
@@ -168,7 +177,7 @@ def report(found: Report) -> None:
             [
                 row["rank"],
                 row["predicted"],
-                f"{row['low']:.5g} .. {row['high']:.5g}",
+                interval(row["low"], row["high"]),
                 row["got"],
                 row["status"],
                 config(

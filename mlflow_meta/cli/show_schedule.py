@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlflow_meta import shown
 from mlflow_meta.cli import show, show_training
 from mlflow_meta.cli.terminal import echo
 
@@ -29,7 +30,7 @@ def cycle_data(done: Cycle) -> dict[str, Any]:
         "n_waiting_before": done.n_waiting,
         "run_ids": list(suggestions.run_ids) if suggestions else [],
         "is_repeated": bool(suggestions and suggestions.is_repeated),
-        "remarks": list(done.remarks),
+        "remarks": [*done.remarks, *(suggestions.remarks if suggestions else ())],
     }
 
 
@@ -49,8 +50,9 @@ def cycle(done: Cycle) -> None:
         if done.suggestions.is_repeated:
             echo("These were suggested before, and nothing was learned since: none was scheduled.")
         else:
-            echo(f"Scheduled {len(done.suggestions.run_ids)} runs.")
-    for remark in done.remarks:
+            echo(f"Scheduled {show.runs(len(done.suggestions.run_ids))}.")
+    of_suggestions = done.suggestions.remarks if done.suggestions else ()
+    for remark in (*done.remarks, *of_suggestions):
         echo(remark, err=True)
 
 
@@ -71,7 +73,7 @@ def promotion(done: Promotion) -> None:
     """Which version is the champion, and why."""
     said = f"Champion of {done.model_name}: version {done.before}"
     if done.n_later:
-        said += f", {done.n_later} runs since, {done.coverage:.0%} of them in its 80% intervals"
+        said += f", {show.runs(done.n_later)} since; its 80% intervals hold {done.coverage:.0%} now"
     if done.has_drifted:
         said += "; it has drifted"
     echo(f"{said}.")
@@ -104,6 +106,10 @@ def monitored(found: Sequence[Monitored]) -> None:
         return
     columns = ["experiment", "metric", "n_suggested", "n_ended", "coverage_80", "share_better",
                "hours_saved"]  # fmt: skip
-    words = ["experiment", "metric", "suggested", "ended", "in 80% interval", "beat the best",
-             "hours saved"]  # fmt: skip
-    show.table(words, [[row[name] for name in columns] for row in rows if row["n_ended"]])
+    words = ["experiment", "metric", "suggested", "ended", "in 80% interval of then",
+             "beat the best", "hours saved"]  # fmt: skip
+    told = [[row[name] for name in columns] for row in rows if row["n_ended"]]
+    for row in told:
+        hours = shown.number(float(f"{row[6]:.2g}"))
+        row[4:] = [shown.share(row[4]), shown.share(row[5]), hours]
+    show.table(words, told)

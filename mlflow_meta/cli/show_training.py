@@ -43,9 +43,11 @@ def decision(done: Decision) -> str:
     found = done.comparison
     if found is None or found.n == 0:
         return done.verdict.value
+    how = "smaller" if found.gain >= 0 else "larger"
+    sure = f", surely by {found.gain_low:.2g}" if found.gain_low > 0 else ""
     return (
-        f"{done.verdict.value} (error smaller by {found.gain:.2g}, surely by {found.gain_low:.2g}, "
-        f"on {found.n} runs; {found.coverage:.0%} of them in its 80% intervals)"
+        f"{done.verdict.value} (error {how} by {abs(found.gain):.2g}{sure}, on "
+        f"{show.runs(found.n)}; {found.coverage:.0%} of them in its 80% intervals)"
     )
 
 

@@ -208,14 +208,16 @@ def _check_usage(context: click.Context) -> None:
 
 
 def _done(found: Suggestions, experiment_name: str, *, is_from_run: bool) -> str:
+    from mlflow_meta.cli import show
+
     if is_from_run:
         return "The search was repeated: it finds the same, bit for bit."
     if found.is_repeated:
         return (
-            f"These {len(found.run_ids)} runs are in {experiment_name} already, and nothing was "
-            "learned since. --more suggests others."
+            f"These {show.runs(len(found.run_ids))} are in {experiment_name} already, and nothing "
+            "was learned since. --more suggests others."
         )
-    return f"Scheduled {len(found.run_ids)} runs in {experiment_name}."
+    return f"Scheduled {show.runs(len(found.run_ids))} in {experiment_name}."
 
 
 def _address(store: MlflowStore, view: str) -> str:

@@ -14,7 +14,6 @@ from mlflow_meta.cli.running import (
     STDERR,
     emit,
     humane,
-    interruptible,
     on_cluster,
     open_store,
     working,
@@ -26,19 +25,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.target
+@options.improving
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True,
               help="How often to harvest, train, suggest and work.")  # fmt: skip
-@options.count(5)
-@options.metric
-@options.direction
-@options.at
-@options.tasks_by
-@click.option("--learn-from", multiple=True, metavar="NAME",
-              help="Experiment to learn from; repeat for several. All by default.")  # fmt: skip
-@options.space_file
-@options.where
-@options.dask
 @click.option("--seed", type=int, help="Equal seeds and results give equal suggestions.")
 @options.concurrency
 @options.gpus
@@ -85,11 +74,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     from mlflow_meta.services.work import Rules
 
     rules = Rules(concurrency=concurrency, gpus=read_gpus(gpus), lease_s=lease)
-    with (
-        interruptible(),
-        on_cluster(address) as cluster,
-        working("harvesting") as say,
-    ):
+    with on_cluster(address) as cluster, working("harvesting") as say:
         done = run(
             store,
             experiment_name,

@@ -11,7 +11,7 @@ import click
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import read_gpus
-from mlflow_meta.cli.running import STDERR, emit, humane, interruptible, open_store
+from mlflow_meta.cli.running import STDERR, emit, humane, open_store
 from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -101,15 +101,14 @@ def work(  # noqa: PLR0913 - one argument an option
         for words in [] if as_json else planned:
             echo(shlex.join(words))
         return
-    with interruptible():
-        done = run(
-            store,
-            experiment_name,
-            argv,
-            rules,
-            output=STDERR,
-            progress=lambda words: echo(words, err=True),
-        )
+    done = run(
+        store,
+        experiment_name,
+        argv,
+        rules,
+        output=STDERR,
+        progress=lambda words: echo(words, err=True),
+    )
     failed = [execution for execution in done if execution.outcome is Outcome.FAILED]
     if as_json:
         emit(_data(done))

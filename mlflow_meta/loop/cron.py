@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mlflow_meta.cluster import Cluster
 from mlflow_meta.dataset import DEFAULT_TASKS
-from mlflow_meta.errors import NoModel, TooLittle
+from mlflow_meta.errors import Damaged, NoModel, TooLittle
 from mlflow_meta.loop.tuning import metrics_meant
 from mlflow_meta.services.explore import explore
 from mlflow_meta.services.harvest import Harvest, harvest
@@ -16,10 +19,14 @@ from mlflow_meta.services.promote import Promotion, promote
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.services.train import Training, train
 from mlflow_meta.space import SearchSpace, narrowed
-from mlflow_meta.store import MlflowStore, Registered, registry
+from mlflow_meta.store import MlflowStore, Registered, names, registry
+from mlflow_meta.store.contract import Record
 from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.queue import waiting
+from mlflow_meta.store.queue import began_ms, waiting
+from mlflow_meta.store.suggested import suggested_runs, undecided_in
 from mlflow_meta.trials import At, Direction, Objective, Suggestions
+
+MIN_FAILED = 3  # suggested runs in a row: where they have all failed, no more are added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,8 @@ class Cycle:
         monitored: What the suggestions so far have brought.
         promotion: Whether the champion has drifted, or gave way; None where there was none.
         training: The new version; None where nothing was new, or runs were too few.
-        suggestions: What waits for workers now; None where enough did before.
+        suggestions: What waits for workers now; None where enough did before, or where those that
+            ended last have all failed.
         n_waiting: How many runs were waiting before.
         remarks: What was left out, and why, as sentences.
     """
@@ -64,7 +72,8 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
     """Harvest, monitor, promote, train and suggest, so that `n` suggestions wait for workers.
 
     What may be left out is: training where no run is new to the version that was registered last,
-    and suggesting where `n` runs wait already. While runs are too few for a meta-model, what is
+    and suggesting where `n` runs wait already, or where the suggested runs that ended last, at
+    least `MIN_FAILED` and `n`, have all failed. While runs are too few for a meta-model, what is
     suggested covers the search space evenly. It may be killed anywhere, and overlap with others.
 
     Args:
@@ -104,6 +113,8 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
         promotion = promote(store, model_name=name, progress=progress)
     except NoModel:
         progress("training the first meta-model")
+    except Damaged as error:
+        remarks.append(str(error))
     newest = registry.challenger(store, name) if promotion else None
     if (
         newest
@@ -121,18 +132,27 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
             remarks.append(str(error))
     ledger = Ledger.known(store, store.experiment_id(experiment_name))
     n_waiting = len(waiting(ledger)) if ledger else 0
+    before = suggested_runs(store, experiment_name)
+    taken = _taken(before)
+    failed = _failed_last(taken, max(n, MIN_FAILED))
+    # As many taken ask the same, whoever asks; one more asks for others, if nothing was learned.
+    rng = np.random.default_rng(len(taken)) if taken else None
     suggestions = None
+    if n_waiting >= n or failed:
+        remarks += undecided_in(before)
     if n_waiting >= n:
         remarks.append(f"{n_waiting} suggestions wait already: none was added.")
+    elif failed:
+        remarks.append(_stopped(failed, experiment_name))
     elif promotion or training:
         suggestions = suggest(
             store, experiment_name, n=n - n_waiting, model_name=name, space=space, where=where,
-            spread=cluster.spread if cluster else None, progress=progress,
+            spread=cluster.spread if cluster else None, rng=rng, progress=progress,
         )  # fmt: skip
     else:
         suggestions = explore(
             store, experiment_name, n=n - n_waiting, metric=metric, direction=direction,
-            space=space, where=where,
+            space=space, where=where, rng=rng,
         )  # fmt: skip
     return Cycle(
         harvest=found,
@@ -142,6 +162,31 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
         suggestions=suggestions,
         n_waiting=n_waiting,
         remarks=tuple(remarks),
+    )
+
+
+def _taken(before: Sequence[Record]) -> list[Record]:
+    """The suggested runs that wait no longer, those that began first first."""
+    records = [
+        record for record in before if record.status != "SCHEDULED" or names.CLAIM in record.params
+    ]
+    return sorted(records, key=began_ms)
+
+
+def _failed_last(taken: Sequence[Record], n: int) -> list[Record]:
+    """The last `n` that have ended by themselves, where all of them have failed; or none."""
+    last = [record for record in taken if record.status in ("FINISHED", "FAILED")][-n:]
+    failed = [record for record in last if record.status == "FAILED"]
+    return failed if len(failed) == n else []
+
+
+def _stopped(failed: Sequence[Record], experiment_name: str) -> str:
+    """Why nothing is scheduled, and what to do, as a sentence."""
+    command = f"mlflow-meta suggest -e {shlex.quote(experiment_name)}"
+    return (
+        f"The last {len(failed)} suggested runs have all failed, so none was added: is it the "
+        f"program or the server? See {names.LOG_FILE} of run {failed[-1].run_id}. When that is "
+        f"mended, `{command}` schedules some to try; once one finishes, cycle goes on."
     )
 
 

@@ -58,6 +58,11 @@ def name_of(column: str) -> str:
     return short if column_of(short) == column else column
 
 
+def is_set(value: object) -> bool:
+    """Whether a value says anything."""
+    return not _is_missing(value) and str(value) not in UNSET
+
+
 def short(value: object) -> str:
     """A value as it is shown: five digits, and the beginning of a text, on one line."""
     if isinstance(value, float):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ from mlflow_meta.proposal import choose_batch, tried_on
 from mlflow_meta.served.answers import COLUMNS, Answers
 from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import Packed
-from mlflow_meta.served.rows import name_of
-from mlflow_meta.space import own_space
+from mlflow_meta.served.rows import column_of, is_set, name_of
+from mlflow_meta.space import narrowed, own_space
 
 MAX_K = 1000
 MAX_BUDGET_S = 3600.0
@@ -27,6 +28,7 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
     k: int,
     budget_s: float,
     seed: int,
+    fixed: Mapping[str, object] | None = None,
 ) -> pd.DataFrame:
     """The `k` configurations to try next on a task, the best first.
 
@@ -40,14 +42,16 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
         k: How many, 1 to `MAX_K`; fewer come only where the space has no more.
         budget_s: Seconds for the search of a model that has a formula, see `choose_batch`.
         seed: Of the random numbers, at least 0.
+        fixed: Column, as callers name it -> the value that it is to have in all of them; None, nan
+            and the texts for "not set" fix nothing.
 
     Returns:
         `rank`, `task`, a column for each param of the task's space (None where it does not exist),
         and `answers.COLUMNS`. A param that is named as one of these is called `params.<name>`.
 
     Raises:
-        ValueError: If an argument is out of its bounds.
-        MetaError: If nothing is left to suggest.
+        ValueError: If an argument is out of its bounds, or a column is fixed that is no param.
+        MetaError: If the space has no such param or value, or nothing is left to suggest.
     """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"`1 <= k <= {MAX_K}` must hold, but got k = {k}.")
@@ -56,7 +60,9 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
     if seed < 0:
         raise ValueError(f"`seed >= 0` must hold, but got seed = {seed}.")
     trials = pd.read_parquet(io.BytesIO(memory.trials))
+    where = _where(fixed or {})
     space = own_space(trials, trials, task, packed.model.encoder.space)
+    space = narrowed(space, [f"{name}={value}" for name, value in where.items()])
     configs, _ = choose_batch(
         packed.model,
         space,
@@ -77,3 +83,18 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
     shown = {c if name_of(c) in taken else name_of(c): values for c, values in params.items()}
     rank = pd.DataFrame({"rank": range(1, len(configs) + 1), "task": task})
     return pd.concat([rank, pd.DataFrame(shown), told], axis=1)
+
+
+def _where(fixed: Mapping[str, object]) -> dict[str, object]:
+    """The params that are fixed, and their values.
+
+    Raises:
+        ValueError: If something else is fixed: it is given for a task, and not chosen.
+    """
+    given = {column_of(name): value for name, value in fixed.items() if is_set(value)}
+    if others := [column for column in given if not column.startswith("params.")]:
+        raise ValueError(
+            f"{', '.join(others[:5])} can't be asked for: with k, the row says which task the "
+            "suggestions are for, and which params are to have which value."
+        )
+    return {column.removeprefix("params."): value for column, value in given.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,14 @@ from mlflow_meta.proposal import spread_out, tried_on
 from mlflow_meta.scheduling import (
     Decision,
     check_may_schedule,
+    heeded,
     scheduled_once,
     seed_of,
     swept_ledger,
 )
-from mlflow_meta.space import SearchSpace, constrained, infer, narrowed
+from mlflow_meta.space import SearchSpace, infer, narrowed
 from mlflow_meta.store import MlflowStore, names
-from mlflow_meta.store.suggested import configs_of, item, note, rejections_in, suggested_runs
+from mlflow_meta.store.suggested import configs_of, item, note, suggested_runs, undecided_in
 from mlflow_meta.trials import Config, Direction, Objective, Suggestion, Suggestions
 
 
@@ -71,8 +72,7 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
     narrowed(space, where)  # so that a wrong condition shows before anything is done
     ledger = swept_ledger(store, experiment_name, dry_run=dry_run)
     before = suggested_runs(store, experiment_name)
-    refused = rejections_in(before)
-    space, remarks = constrained(space, refused)
+    space, refused, remarks = heeded(store, space, before, dry_run=dry_run)
     space = narrowed(space, where)
     question = {
         "experiment": store.experiment_id(experiment_name),
@@ -111,7 +111,8 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
             tags=tags,
         )
 
-    return scheduled_once(store, ledger, question, decide, dry_run=dry_run)
+    done = scheduled_once(store, ledger, question, decide, dry_run=dry_run)
+    return replace(done, remarks=(*undecided_in(before), *done.remarks))
 
 
 def _best(own: pd.DataFrame, objective: Objective) -> float:
@@ -142,6 +143,7 @@ def _note(item: Suggestion, objective: Objective, experiment_name: str, n_runs: 
         said=[
             "Chosen far from all that was tried, for a meta-model to learn from.",
             f"8 of 10 of the {n_runs} runs before got a {shown.code(objective.metric)} between "
-            f"{item.low:.5g} and {item.high:.5g} ({objective.direction.value}).",
+            f"{shown.number(item.low)} and {shown.number(item.high)} "
+            f"({objective.direction.value}).",
         ],
     )

@@ -23,7 +23,7 @@ from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.curves import frame as curves_of
 from mlflow_meta.store.harvests import Snapshot, latest_signatures, latest_snapshot
-from mlflow_meta.store.own_runs import own_run
+from mlflow_meta.store.own_runs import end_abandoned, own_run
 from mlflow_meta.store.signatures import Signatures, has_silent
 
 OVERLAP_S = 120.0  # by how much the clocks of trainings may be behind ours
@@ -187,6 +187,7 @@ def _write(
     tags: Mapping[str, str],
     about: Mapping[str, str],
 ) -> str:
+    end_abandoned(store, ("harvest",))
     with own_run(store, "harvest", tags) as run_id:
         store.log_files(run_id, files)
         store.log_batch(

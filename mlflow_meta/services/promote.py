@@ -66,17 +66,23 @@ def promote(
 
     Raises:
         NoModel: If there is no champion.
-        StoreRefused: If there is no such version, or it can't be loaded; the champion stays.
+        StoreRefused: If there is no such version; the champion stays.
+        Damaged: If a file of a version that is to be promoted is not what was registered; the
+            champion stays.
     """
-    champion = registry.champion(store, metric=metric, name=model_name)
-    name = champion.name
     if version is not None:
-        registry.version_of(store, name, version)
-        by_hand = Decision(verdict=Verdict.BY_HAND, champion=champion.version)
-        decisions = {version: by_hand} if version != champion.version else {}
+        name, before = registry.champion_number(store, metric=metric, name=model_name)
+        registry.check_files(store, name, version)
+        by_hand = Decision(verdict=Verdict.BY_HAND, champion=before)
+        decisions = {version: by_hand} if version != before else {}
         if not dry_run and decisions:
             carry_out(store, name, version, by_hand)
-        return _promotion(champion, version, _Later.none(), False, decisions)
+        return Promotion(
+            model_name=name, before=before, champion=version, n_later=0, coverage=float("nan"),
+            has_drifted=False, decisions=decisions,
+        )  # fmt: skip
+    champion = registry.champion(store, metric=metric, name=model_name)
+    name = champion.name
     progress("asking the champion about later runs")
     later = _Later.of(store, champion)
     promised = later.of_tasks(champion.model.scales)
@@ -90,13 +96,17 @@ def promote(
     now = champion.version
     for other, decision in decisions.items():
         if decision.verdict.is_promoted:
+            registry.check_files(store, name, other)
             now = other
         if not dry_run and decision.verdict is not Verdict.TOO_FEW:
             if decision.verdict is Verdict.ROLLED_BACK:
                 words = f"drifted; version {other} took over again"
                 registry.tag_version(store, name, champion.version, {names.DRIFT: words})
             carry_out(store, name, other, decision)
-    return _promotion(champion, now, promised, drifted, decisions, ours)
+    return Promotion(
+        model_name=name, before=champion.version, champion=now, n_later=len(promised.rows),
+        coverage=ours.coverage, has_drifted=drifted, decisions=decisions,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +115,6 @@ class _Later:
 
     trials: pd.DataFrame
     rows: pd.DataFrame
-
-    @classmethod
-    def none(cls) -> _Later:
-        return cls(pd.DataFrame(), pd.DataFrame())
 
     @classmethod
     def of(cls, store: MlflowStore, champion: Registered) -> _Later:
@@ -161,22 +167,3 @@ def _challenger(store: MlflowStore, champion: Registered, later: _Later) -> dict
     return {
         other.version: Decision(verdict=found.verdict, champion=champion.version, comparison=found)
     }
-
-
-def _promotion(
-    champion: Registered,
-    now: str,
-    later: _Later,
-    drifted: bool,
-    decisions: dict[str, Decision],
-    ours: Judged | None = None,
-) -> Promotion:
-    return Promotion(
-        model_name=champion.name,
-        before=champion.version,
-        champion=now,
-        n_later=len(later.rows),
-        coverage=ours.coverage if ours else float("nan"),
-        has_drifted=drifted,
-        decisions=decisions,
-    )

@@ -8,7 +8,7 @@ from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
 from mlflow_meta.promotion import Decision, carry_out, decide
 from mlflow_meta.store import MlflowStore, names, registry
 from mlflow_meta.store.model_folder import servable
-from mlflow_meta.store.own_runs import own_run
+from mlflow_meta.store.own_runs import end_abandoned, own_run
 from mlflow_meta.trials import Objective
 
 
@@ -70,6 +70,7 @@ def update(
         store.check_may_edit(names.PROJECT_EXPERIMENT)
         registry.reserve(store, new.name, new.objective)
         metric = new.objective.metric
+        end_abandoned(store, ("train", "candidate", "update"))
         with own_run(store, f"update {metric}", {names.KIND: "update"}) as run_id:
             store.log_batch(
                 run_id,

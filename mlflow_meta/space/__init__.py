@@ -10,11 +10,19 @@ from mlflow_meta.space.infer import InferredSpace, conditioned, infer, read_yaml
 from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.own import own_space
 from mlflow_meta.space.params import Categorical, Float, Integer, Param
-from mlflow_meta.space.rejections import Decision, Rejection, Verdict, constrained, decision_of
+from mlflow_meta.space.rejections import (
+    Constrained,
+    Decision,
+    Rejection,
+    Verdict,
+    constrained,
+    decision_of,
+)
 from mlflow_meta.space.search_space import SearchSpace
 
 __all__ = [
     "Categorical",
+    "Constrained",
     "Decision",
     "Float",
     "InferredSpace",

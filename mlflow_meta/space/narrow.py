@@ -123,7 +123,7 @@ def left_of(param: Param, condition: Condition, whole: Param) -> Param | None:
         return _inside(param, condition.values)
     if condition.relation == "!=":
         return _outside(param, condition, whole)
-    name, number = condition.name, _number(condition.values)
+    name, number = condition.name, number_or_nan(condition.values)
     if isinstance(whole, Categorical) and not whole.is_ordered:
         raise BadSpace(
             f"{condition} says more or less of {name}, which is {described(whole)}: write {name}="
@@ -143,7 +143,7 @@ def _inside(param: Param, text: str) -> Param | None:
         return chosen(param, [param.choices[i] for i in sorted(places)])
     if ".." in text:
         return between(param, *_ends(text))
-    numbers = [_number(piece) for piece in text.split(",")]
+    numbers = [number_or_nan(piece) for piece in text.split(",")]
     if isinstance(param, Categorical) or not all(allows(param, number) for number in numbers):
         return None
     near = [param.nearest(number) for number in numbers]
@@ -156,7 +156,9 @@ def _outside(param: Param, condition: Condition, whole: Param) -> Param | None:
     if isinstance(whole, Categorical) and (places := _named(whole, text)):
         gone = [whole.choices[i] for i in places]
         return chosen(param, [c for c in param.grid() if not any(same(c, g) for g in gone)])
-    ranges = [_ends(text)] if ".." in text else [(_number(n), _number(n)) for n in text.split(",")]
+    ranges = (
+        [_ends(text)] if ".." in text else [(n, n) for n in map(number_or_nan, text.split(","))]
+    )
     has_range = not isinstance(whole, Categorical) or (whole.is_ordered and ".." in text)
     if not has_range or any(math.isnan(end) for ends in ranges for end in ends):
         raise BadSpace(
@@ -191,7 +193,7 @@ def _named(param: Categorical, text: str) -> set[int]:
 def _means(text: str, choice: ConfigValue) -> bool:
     if isinstance(choice, bool):
         return text in (str(choice), str(choice).lower())
-    return text == str(choice) or (is_number(choice) and _number(text) == choice)
+    return text == str(choice) or (is_number(choice) and number_or_nan(text) == choice)
 
 
 def _ends(text: str) -> tuple[float, float]:
@@ -199,10 +201,10 @@ def _ends(text: str) -> tuple[float, float]:
     low, _, high = (end.strip() for end in text.partition(".."))
     if not (low or high):
         return math.nan, math.nan
-    return _number(low or "-inf"), _number(high or "inf")
+    return number_or_nan(low or "-inf"), number_or_nan(high or "inf")
 
 
-def _number(text: str) -> float:
+def number_or_nan(text: str) -> float:
     """A text as a number, nan where it is none."""
     try:
         return float(text)

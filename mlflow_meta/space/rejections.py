@@ -1,18 +1,23 @@
 """What people decide about suggested runs, and what their reasons leave of the search space.
 
 A person sets tags in MLflow's UI: `mlflow_meta.decision` = `approve` or `reject`, and says why in
-`mlflow_meta.reason`, or in the same tag behind a colon (`reject: batch_size<=64`). A reason is
+`mlflow_meta.reason`, or in the same tag behind a colon (`reject: not lr>0.1`). A reason is one or
+more of these, with `;`, ` and ` or a line break between:
 
-    conditions, with `;`, ` and ` or a line break between
-    NAME=VALUES, NAME!=VALUES, NAME<X, NAME<=X, NAME>X, NAME>=X    what is wanted from now on, as
-                                                                   `narrow.narrowed` has it
-    NAME                                                           not with this run's value again
+    not CONDITION    never again where it holds; also `no`, `never`, `avoid` and `without`
+    only CONDITION   from now on only where it holds; also `want`, `keep` and `use`
+    CONDITION        `not`, where it holds for the rejected run: it says what is wrong with it; else
+                     `only`: it says what the run should have been
+    NAME             not with this run's value again
 
-and anything else is a text for people, which constrains nothing.
+A condition is as `narrow.narrowed` has it: NAME=VALUES, NAME!=VALUES, NAME<X, NAME<=X, NAME>X or
+NAME>=X. Anything else is a text for people, which constrains nothing. How each was understood is
+told, and written on the run.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,8 +25,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.narrow import Condition, asked, hint, left_of, reachable
-from mlflow_meta.space.params import Categorical, Param
+from mlflow_meta.space.narrow import Condition, asked, hint, left_of, number_or_nan, reachable
+from mlflow_meta.space.params import Categorical, Param, allows
 from mlflow_meta.space.parts import described, texts
 from mlflow_meta.space.search_space import SearchSpace
 
@@ -34,6 +39,10 @@ _APPROVED = frozenset({"approve", "approved", "accept", "accepted", "yes", "ok"}
 _REJECTED = frozenset({"reject", "rejected", "decline", "declined", "no"})
 _KEPT = frozenset({"keep", "kept"})
 _NO = frozenset({"", "no", "false", "0", "off", "none"})
+_NOT = re.compile(r"(?:not|no|never|avoid|without)\s+(.+)", re.IGNORECASE)
+_ONLY = re.compile(r"(?:only|want|keep|use)\s+(.+)", re.IGNORECASE)
+_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "!=", "!=": "="}
+_HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _BETWEEN = re.compile(r"[;\n\r]|\s+and\s+", re.IGNORECASE)  # of two conditions
 
 
@@ -69,11 +78,30 @@ class Rejection:
         run: Its name or id, as remarks are to call it.
         config: Its params, as the texts that MLflow keeps.
         reason: Why, in the person's own words.
+        run_id: Its id, for who writes on it how it was understood.
     """
 
     run: str
     config: Mapping[str, str]
     reason: str
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constrained:
+    """What reasons for rejections leave of a space.
+
+    Attributes:
+        space: The part, in which all conditions hold but those that a remark tells of.
+        held: What holds from now on, and why, as sentences; the newest rejection first.
+        remarks: What constrains nothing, and why, likewise.
+        understood: How each rejection's reason was understood: run id -> conditions.
+    """
+
+    space: SearchSpace
+    held: tuple[str, ...]
+    remarks: tuple[str, ...]
+    understood: Mapping[str, str]
 
 
 def decision_of(tags: Mapping[str, str]) -> Decision:
@@ -85,8 +113,8 @@ def decision_of(tags: Mapping[str, str]) -> Decision:
     these decides nothing, and the remark says so.
 
     Example:
-        >>> decision_of({"mlflow_meta.decision": "Rejected: lr<0.1"}).reason
-        'lr<0.1'
+        >>> decision_of({"mlflow_meta.decision": "Rejected: not lr>0.1"}).reason
+        'not lr>0.1'
     """
     said, _, behind = tags.get(DECISION, "").partition(":")
     word = said.strip(" \t\r\n.!\"'`").casefold()
@@ -128,9 +156,7 @@ def is_kept(tags: Mapping[str, str]) -> bool:
     return is_yes(tags.get(KEEP, "")) or decision_of(tags).verdict is Verdict.KEPT
 
 
-def constrained(
-    space: SearchSpace, rejections: Sequence[Rejection]
-) -> tuple[SearchSpace, tuple[str, ...]]:
+def constrained(space: SearchSpace, rejections: Sequence[Rejection]) -> Constrained:
     """The part of a space that the reasons for rejections leave.
 
     Each condition holds where its param exists. All add up; where two exclude each other, that of
@@ -140,34 +166,30 @@ def constrained(
         space: The whole.
         rejections: The oldest first.
 
-    Returns:
-        The part, in which all conditions hold but those that a remark tells of; and the remarks,
-        as sentences, those on the newest rejection first.
-
     Example:
         >>> lr = {"type": "float", "low": 1e-4, "high": 1.0, "log": True}
-        >>> no = Rejection(run="suggested 1", config={"lr": "0.5"}, reason="lr<=0.1")
-        >>> constrained(SearchSpace.from_dict({"lr": lr}), [no])[0].params["lr"].high
+        >>> no = Rejection(run="suggested 1", config={"lr": "0.5"}, reason="lr>0.1")
+        >>> constrained(SearchSpace.from_dict({"lr": lr}), [no]).space.params["lr"].high
         0.1
     """
     part = _Part(space, dict(space.params))
     for rejection in reversed(rejections):
         free = []
         for piece in filter(None, (piece.strip() for piece in _BETWEEN.split(rejection.reason))):
-            if piece in space.names or piece in rejection.config:
-                part.exclude(piece, rejection)
-            else:
-                try:
-                    part.narrow(asked(piece), rejection)
-                except ValueError:
-                    free.append(piece)
+            if not part.read(piece, rejection):
+                free.append(piece)
         if free:
             part.say(
                 rejection,
                 f"was rejected since {_shown('; '.join(free))!r}, which constrains nothing. What "
                 f"the next search keeps to is such as {_examples(space, rejection.config)}.",
             )
-    return SearchSpace(reachable(part.params)), tuple(part.remarks)
+    return Constrained(
+        space=SearchSpace(reachable(part.params)),
+        held=tuple(part.sentences),
+        remarks=tuple(part.remarks),
+        understood={run_id: f"from now on {', '.join(c)}" for run_id, c in part.understood.items()},
+    )
 
 
 @dataclass(slots=True)
@@ -178,6 +200,45 @@ class _Part:
     params: dict[str, Param]
     remarks: list[str] = field(default_factory=list)
     held: dict[str, list[str]] = field(default_factory=dict)  # param -> what it is held to
+
+    sentences: list[str] = field(default_factory=list)
+    understood: dict[str, list[str]] = field(default_factory=dict)  # run id -> what holds of it
+
+    def read(self, piece: str, rejection: Rejection) -> bool:
+        """Do as a piece of a reason says; False if it says nothing that a search can keep to."""
+        banned, wanted = _NOT.fullmatch(piece), _ONLY.fullmatch(piece)
+        is_banned = banned is not None
+        words = piece if piece in self.space.names else (banned or wanted or [piece, piece])[1]
+        if (words in self.space.names or words in rejection.config) and not wanted:
+            self.exclude(words, rejection)
+            return True
+        try:
+            condition = asked(words)
+        except ValueError:
+            return False
+        name, own = condition.name, rejection.config.get(condition.name)
+        why = f"was rejected since {_shown(piece)!r}"
+        if not (banned or wanted):
+            holds = own is not None and name in self.space.params and self._meets(condition, own)
+            is_banned = holds
+            its = f"its {name} = {_shown(own)} is" if own is not None else f"it has no {name}"
+            why += f", and {its}{'' if holds or own is None else ' not'}"
+        if is_banned:
+            condition = condition._replace(relation=_OPPOSITE[condition.relation])
+        self.narrow(condition, rejection, why)
+        return True
+
+    def _meets(self, condition: Condition, text: str) -> bool:
+        """Whether a condition holds for a value."""
+        whole, value = self.space.params[condition.name], number_or_nan(text)
+        if holds := _HOLDS.get(condition.relation):
+            return bool(holds(value, number_or_nan(condition.values)))
+        with suppress(BadSpace):
+            named = left_of(whole, condition._replace(relation="="), whole)
+            parsed = whole.parse(text)
+            is_named = named is not None and parsed is not None and allows(named, parsed)
+            return is_named == (condition.relation == "=")
+        return False
 
     def say(self, rejection: Rejection, words: str) -> None:
         """Remark on a rejection."""
@@ -194,13 +255,14 @@ class _Part:
             number = _shown(value)
             self.say(
                 rejection,
-                f"was rejected for its {name}, which says no direction: write {name}<{number} or "
-                f"{name}>{number} for what is wanted.",
+                f"was rejected for its {name}, which says no direction: write only "
+                f"{name}<{number} or only {name}>{number} for what is wanted.",
             )
         elif (choice := whole.parse(value)) is not None:  # else it is searched no more
-            self.narrow(Condition(name, "!=", str(choice)), rejection)
+            why = f"was rejected for its {name}"
+            self.narrow(Condition(name, "!=", str(choice)), rejection, why)
 
-    def narrow(self, condition: Condition, rejection: Rejection) -> None:
+    def narrow(self, condition: Condition, rejection: Rejection, why: str) -> None:
         """Let a condition hold too, if it can."""
         name = condition.name
         if not self._has(name, rejection):
@@ -215,6 +277,8 @@ class _Part:
             return
         self.params[name] = left
         self.held.setdefault(name, []).append(f"{condition} ({_shown(rejection.run)})")
+        self.sentences.append(_plain(f"{_shown(rejection.run)} {why}: from now on {condition}."))
+        self.understood.setdefault(rejection.run_id, []).append(_plain(str(condition)))
 
     def _has(self, name: str, rejection: Rejection) -> bool:
         """Whether the space has a param; it is told if not."""
@@ -247,8 +311,10 @@ def _examples(space: SearchSpace, config: Mapping[str, str]) -> str:
     own = [name for name in space.names if name in config] or space.names[:1]
     ordered = [name for name in own if not isinstance(space.params[name], Categorical)]
     listed = [name for name in own if isinstance(space.params[name], Categorical)]
-    examples = [f"{n}<{config.get(n, '...')}, {n}>{config.get(n, '...')}" for n in ordered[:1]]
-    examples += [f"{name}!={config.get(name, '...')}" for name in listed[:1]]
+    examples = [
+        f"not {n}>{config.get(n, '...')}, only {n}>{config.get(n, '...')}" for n in ordered[:1]
+    ]
+    examples += [f"not {name}={config.get(name, '...')}" for name in listed[:1]]
     return _shown(", ".join(examples))
 
 

@@ -80,6 +80,7 @@ class MlflowRuns:
         self.uri, self.client = connect(tracking_uri, self.patience)
         self._ids: dict[str, str] = {}
         self._artifacts: dict[str, ArtifactRepository] = {}
+        self._datasets: dict[str, bytes] = {}
         self.database = store_uri or (self.uri if is_database(self.uri) else None)
 
     @property
@@ -283,9 +284,20 @@ class MlflowRuns:
             if not file.is_dir
         }
 
+    @translated
+    def paths(self, run_id: str, folder: str) -> list[str]:
+        """The artifacts of a folder and of all its folders, as paths from the run's root."""
+        found = self._ask(lambda: self._artifacts_of(run_id).list_artifacts(folder))
+        parts = [self.paths(run_id, f.path) if f.is_dir else [str(f.path)] for f in found]
+        return [path for part in parts for path in part]
+
+    def artifact_uri(self, run_id: str) -> str:
+        """Where a run's artifacts are."""
+        return str(self.client.get_run(run_id).info.artifact_uri)
+
     def _artifacts_of(self, run_id: str) -> ArtifactRepository:
         if run_id not in self._artifacts:
-            uri = self.client.get_run(run_id).info.artifact_uri
+            uri = self.artifact_uri(run_id)
             self._artifacts[run_id] = get_artifact_repository(uri, tracking_uri=self.uri)
         return self._artifacts[run_id]
 

@@ -35,6 +35,8 @@ from mlflow_meta.store.texts import without_secrets
 
 log = logging.getLogger(__name__)
 
+DATASETS_KEPT = 3  # harvests, as bytes: the newest, the champion's and the challenger's
+
 
 class MlflowStore(MlflowRuns):
     """A tracking server, or the database of one; reading may always be repeated."""
@@ -234,7 +236,12 @@ class MlflowStore(MlflowRuns):
         return run_id, self._dataset(run_id)
 
     def _dataset(self, run_id: str) -> MetaDataset:
-        return MetaDataset.from_parquet(self.file(run_id, names.DATASET_FILE))
+        # A harvest never changes, and a cycle asks for the same one in each of its steps.
+        if run_id not in self._datasets:
+            content = self.file(run_id, names.DATASET_FILE)
+            kept = list(self._datasets.items())[1 - DATASETS_KEPT :]
+            self._datasets = {**dict(kept), run_id: content}
+        return MetaDataset.from_parquet(self._datasets[run_id])
 
 
 def _read_part(

@@ -1,15 +1,16 @@
 """A meta-model as MLflow keeps models: a folder that can be served, and what a person reads of it.
 
-The model is code (`serving.py`) beside plain data files, and brings this package along, so that it
-can be served where mlflow-meta is not installed.
+The model is code (`serving.py`) beside plain data files, and brings along what it needs of this
+package, so that it can be served where mlflow-meta is not installed. All of it is sealed.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import mlflow
@@ -18,6 +19,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
+from mlflow_meta.served import seal
 from mlflow_meta.served.answers import COLUMNS
 from mlflow_meta.served.packed import Packed, pack
 from mlflow_meta.served.remember import remember
@@ -25,8 +27,13 @@ from mlflow_meta.served.rows import name_of
 from mlflow_meta.store import names
 from mlflow_meta.trials import Direction
 
-FILES = "meta_model"
+FILES = PurePosixPath(seal.DATA).name
 _PACKAGE = Path(__file__).parent.parent
+_UNSERVED = (
+    "backtest", "cli", "demo", "execution", "explain", "loop", "pages", "services", "store",
+    "testing",
+)  # fmt: skip
+"""Parts of the package that a served model never imports: each file is a request to the server."""
 _REQUIREMENTS = (
     "lightgbm",
     "numba",
@@ -93,25 +100,34 @@ def _example(trials: pd.DataFrame, read: Sequence[str]) -> pd.DataFrame:
     return frame.astype(object).where(frame.notna(), None)
 
 
-def save(it: Servable, folder: Path, scratch: Path) -> None:
-    """Write the MLflow model to `folder`, which must not be there yet.
+def save(it: Servable, folder: Path, scratch: Path) -> str:
+    """Write the MLflow model to `folder`, which must not be there yet, and seal it.
 
     Args:
         it: What to write.
         folder: Where.
         scratch: An empty folder for what is copied from.
+
+    Returns:
+        The digest of its seal, which the version is to be tagged with.
     """
+    data, code = scratch / FILES, scratch / _PACKAGE.name
+    data.mkdir()
     for name, content in it.files.items():
-        (scratch / name).write_bytes(content)
+        (data / name).write_bytes(content)
+    shutil.copytree(_PACKAGE, code, ignore=shutil.ignore_patterns("__pycache__", *_UNSERVED))
     mlflow.pyfunc.save_model(
         str(folder),
         python_model=str(_PACKAGE / "serving.py"),
-        artifacts={FILES: str(scratch)},
-        code_paths=[str(_PACKAGE)],
+        artifacts={FILES: str(data)},
+        code_paths=[str(code)],
         signature=_signature(it.example),
         input_example=it.example,
         pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *_REQUIREMENTS)],
     )
+    listed = seal.sealed(seal.folder(folder))
+    (folder / seal.SEAL).write_bytes(listed)
+    return seal.digest_of(listed)
 
 
 def _signature(example: pd.DataFrame) -> ModelSignature:

@@ -301,6 +301,12 @@ def _scheduled(record: Record) -> Scheduled:
     )
 
 
+def began_ms(record: Record) -> int:
+    """When the training of a run began, in milliseconds since 1970; else when it was created."""
+    text = record.tags.get(names.STARTED_MS, "")
+    return int(text) if text.isdecimal() else record.start_ms
+
+
 def own_params(record: Record) -> dict[str, str]:
     """The params of the training, without ours."""
     return {k: v for k, v in record.params.items() if not k.startswith(names.PREFIX)}

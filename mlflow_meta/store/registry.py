@@ -7,7 +7,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_meta import shown
 from mlflow_meta.errors import Damaged, NoModel, StoreRefused
 from mlflow_meta.served.packed import Packed, unpack
-from mlflow_meta.store import model_folder, names
+from mlflow_meta.store import model_folder, names, sealed_versions
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.mlflow_runs import PAGE
 from mlflow_meta.store.mlflow_store import MlflowStore
@@ -96,12 +96,13 @@ def register(
         The new version.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder, files = Path(scratch, names.MODEL_FOLDER), Path(scratch, model_folder.FILES)
-        files.mkdir()
-        model_folder.save(it, folder, files)
+        folder, parts = Path(scratch, names.MODEL_FOLDER), Path(scratch, "parts")
+        parts.mkdir()
+        digest = model_folder.save(it, folder, parts)
         store.client.log_artifacts(run_id, str(folder), names.MODEL_FOLDER)
     run = store.client.get_run(run_id)
     source = f"{run.info.artifact_uri}/{names.MODEL_FOLDER}"
+    it = replace(it, tags={**it.tags, names.SHA256: digest})
     with needing("EDIT", _named(name)):
         version = str(_create_version(store, name, source, run_id, it).version)
         store.client.set_registered_model_alias(name, names.CHALLENGER, version)
@@ -175,6 +176,34 @@ def version_of(store: MlflowStore, name: str, version: str) -> Registered:
 
 
 @translated
+def champion_number(
+    store: MlflowStore, *, metric: str | None = None, name: str | None = None
+) -> tuple[str, str]:
+    """The registered model's name and the champion's version, be it damaged or not.
+
+    Raises:
+        NoModel: As `champion` does.
+    """
+    found, version = _champion_version(store, metric, name)
+    return found, str(version.version)
+
+
+@translated
+def check_files(store: MlflowStore, name: str, version: str) -> None:
+    """See that all files of a version are what was registered, its code and MLmodel, too.
+
+    Raises:
+        Damaged: If one is not; says which.
+        StoreRefused: If there is no such version.
+    """
+    found = store.client.get_model_version(name, version)
+    try:
+        sealed_versions.check_all(store, found)
+    except Damaged as error:
+        raise _damaged(name, found, error) from error
+
+
+@translated
 def challenger(store: MlflowStore, name: str) -> Registered | None:
     """The version that was registered last; None if there is none."""
     try:
@@ -187,14 +216,10 @@ def challenger(store: MlflowStore, name: str) -> Registered | None:
 
 
 def _loaded(store: MlflowStore, name: str, version: ModelVersion) -> Registered:
-    folder = f"{names.MODEL_FOLDER}/artifacts/{model_folder.FILES}"
     try:
-        packed = unpack(store.files(str(version.run_id), folder))
+        packed = unpack(sealed_versions.data(store, version))
     except (Damaged, KeyError, ValueError, TypeError) as error:
-        raise StoreRefused(
-            f"Version {version.version} of {_named(name)} is damaged: its files in "
-            f"{version.source} can't be read ({error}). Train a new one with `mlflow-meta train`."
-        ) from error
+        raise _damaged(name, version, error) from error
     return Registered(
         name=name,
         version=str(version.version),
@@ -205,6 +230,13 @@ def _loaded(store: MlflowStore, name: str, version: ModelVersion) -> Registered:
         objective=packed.objective,
         harvest_run_id=packed.harvest_run_id,
         tasks_by=packed.tasks_by,
+    )
+
+
+def _damaged(name: str, version: ModelVersion, error: Exception) -> Damaged:
+    return Damaged(
+        f"Version {version.version} of {_named(name)} is damaged: its files in {version.source} "
+        f"can't be used. {error}"
     )
 
 

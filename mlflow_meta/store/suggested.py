@@ -93,10 +93,22 @@ def rejections_in(records: Sequence[Record]) -> list[Rejection]:
     """What people have rejected of it, and why, the oldest suggestion first."""
     decided = [(record, decision_of(record.tags)) for record in records]
     return [
-        Rejection(run=record.name, config=own_params(record), reason=decision.reason)
+        Rejection(
+            run=record.name,
+            config=own_params(record),
+            reason=decision.reason,
+            run_id=record.run_id,
+        )
         for record, decision in decided
         if decision.verdict is Verdict.REJECTED and not is_superseded(record)
     ]
+
+
+def undecided_in(records: Sequence[Record]) -> list[str]:
+    """Of those that wait, which have a decision that can't be read, and why, as sentences."""
+    waiting = [record for record in records if record.status == "SCHEDULED"]
+    said = [(record, decision_of(record.tags).remark) for record in waiting]
+    return [f"{shown.line(record.name)} ({record.run_id}): {why}" for record, why in said if why]
 
 
 def suggested_runs(store: Store, experiment_name: str) -> list[Record]:
@@ -132,12 +144,12 @@ def item(
     params = {name: str(value) for name, value in suggestion.config.items()}
     predicted = names.PREDICTED + objective.metric
     others = {
-        names.PREDICTED + name: _rounded(v)
+        names.PREDICTED + name: shown.kept(v)
         for name, v in suggestion.others.items()
         if name != "duration"
     }
     if suggestion.duration_s is not None:
-        others[names.PREDICTED_DURATION] = _rounded(suggestion.duration_s)
+        others[names.PREDICTED_DURATION] = shown.kept(suggestion.duration_s)
     if suggestion.front is not None:
         others[names.FRONT] = suggestion.front
     return Item(
@@ -146,10 +158,10 @@ def item(
         name=f"suggested {suggestion.rank}: {suggestion.mean:.4g}",
         params=params,
         metrics={
-            predicted: _rounded(suggestion.mean),
-            f"{predicted}_std": _rounded(suggestion.std),
-            f"{predicted}_low": _rounded(suggestion.low),
-            f"{predicted}_high": _rounded(suggestion.high),
+            predicted: shown.kept(suggestion.mean),
+            f"{predicted}_std": shown.kept(suggestion.std),
+            f"{predicted}_low": shown.kept(suggestion.low),
+            f"{predicted}_high": shown.kept(suggestion.high),
             **others,
         },
         tags={
@@ -247,8 +259,3 @@ def _row(record: Record, objective: Objective) -> dict[str, object]:
         "got": got[0] if got and record.status == "FINISHED" else np.nan,
         **{f"params.{k}": v for k, v in own_params(record).items()},
     }
-
-
-def _rounded(value: float) -> float:
-    """To 6 digits: the UI shows every one there is, and a prediction has no more."""
-    return float(f"{value:.6g}")

@@ -95,7 +95,7 @@ def check_artifacts(values: dict[str, str], run: Run, monkeypatch: pytest.Monkey
 def check_changes_over(running: Stack, client: MlflowClient, values: dict[str, str]) -> None:
     """A new champion is served soon after it has become one."""
     first = client.get_model_version_by_alias(MODEL, "champion")
-    second = client.create_model_version(MODEL, first.source, first.run_id)
+    second = client.create_model_version(MODEL, first.source, first.run_id, tags=first.tags)
     client.set_registered_model_alias(MODEL, "champion", second.version)
     until(lambda: f"version {second.version}." in running.log("serving"), "serving changes over")
     running.wait("serving")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from mlflow_meta import shown
 from mlflow_meta.errors import StoreRefused
 from mlflow_meta.store import MlflowStore, versions
 from mlflow_meta.store import lineage as reading
@@ -208,7 +209,9 @@ class Known:
             return _became(self.members(run.run_id))
         if run.kind:
             return ""
-        predicted = "" if math.isnan(run.predicted) else f", predicted {run.predicted:.5g}"
+        predicted = (
+            "" if math.isnan(run.predicted) else f", predicted {shown.number(run.predicted)}"
+        )
         attempt = f", attempt {run.attempt}" if run.attempt not in ("", "1") else ""
         return f"in {run.experiment}{predicted}{attempt}"
 

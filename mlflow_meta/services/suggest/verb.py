@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -13,6 +14,7 @@ from mlflow_meta.known import known_to, space_of, task_of
 from mlflow_meta.scheduling import (
     Decision,
     check_may_schedule,
+    heeded,
     published,
     scheduled_once,
     seed_of,
@@ -25,11 +27,11 @@ from mlflow_meta.services.suggest.others import others_of
 from mlflow_meta.services.suggest.records import about_of, compare, digest_of
 from mlflow_meta.services.suggest.search import Asked, check_hardware, search
 from mlflow_meta.services.suggest.words import items_of, lineage_tags
-from mlflow_meta.space import SearchSpace, constrained, narrowed
+from mlflow_meta.space import SearchSpace, narrowed
 from mlflow_meta.space.narrow import asked
 from mlflow_meta.store import MlflowStore, names, plans, registry
 from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.suggested import configs_of, rejections_in, suggested_runs
+from mlflow_meta.store.suggested import configs_of, suggested_runs, undecided_in
 from mlflow_meta.trials import Suggestions
 
 ANY = Limits()
@@ -104,8 +106,7 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
     progress("looking what is scheduled already")
     ledger = swept_ledger(store, experiment_name, dry_run=dry_run)
     before = suggested_runs(store, experiment_name)
-    refused = rejections_in(before)
-    space, remarks = constrained(space, refused)
+    space, refused, remarks = heeded(store, space, before, dry_run=dry_run)
     question = {
         "experiment": store.experiment_id(experiment_name),
         "model": f"{champion.name}/{champion.version}",
@@ -145,7 +146,8 @@ def suggest(  # noqa: PLR0913 - each is a choice of its own
             draw=lambda: drawings(it, found, datetime.now(timezone.utc)),
         )
 
-    return scheduled_once(store, ledger, question, decide, dry_run=dry_run, progress=progress)
+    found = scheduled_once(store, ledger, question, decide, dry_run=dry_run, progress=progress)
+    return replace(found, remarks=(*undecided_in(before), *found.remarks))
 
 
 def suggest_again(

@@ -60,7 +60,8 @@ def items_of(it: Asked, found: Found) -> list[Item]:
 def _expected(item: Suggestion, objective: Objective) -> str:
     return (
         f"Expected {shown.code(objective.metric)} ({objective.direction.value}): "
-        f"**{item.mean:.5g}**, with 80% probability between {item.low:.5g} and {item.high:.5g}."
+        f"**{shown.number(item.mean)}**, with 80% probability between {shown.number(item.low)} and "
+        f"{shown.number(item.high)}."
     )
 
 
@@ -82,7 +83,7 @@ def _why(item: Suggestion, found: Found) -> str:
     """What speaks for it: the best before, and the chance of a normal distribution to beat that."""
     if not found.n_trials:
         return "No run of this task was known: the numbers are on the scale of the other tasks."
-    so_far = f"The best of {found.n_trials} runs before has {found.best_so_far:.5g}"
+    so_far = f"The best of {found.n_trials} runs before has {shown.number(found.best_so_far)}"
     if item.std <= 0:
         return f"{so_far}."
     gain = found.champion.objective.direction.sign * (found.best_so_far - item.mean)
@@ -115,7 +116,7 @@ def _nearest(alike: pd.DataFrame, known: Known, task: str, objective: Objective)
     more = f" and {len(changes) - MAX_CHANGES} more" if len(changes) > MAX_CHANGES else ""
     changed = f" ({', '.join(changes[:MAX_CHANGES])}{more})" if changes else " (the same params)"
     other = "" if str(row["task"]) == task else f" on another task, {shown.code(str(row['task']))},"
-    return f"Nearest of what was run{other}: {link}{changed} got {value:.5g}."
+    return f"Nearest of what was run{other}: {link}{changed} got {shown.number(value)}."
 
 
 def _shown(value: ConfigValue | None) -> str:
