@@ -51,10 +51,15 @@ def share_view(
     """
     experiment_id = store.experiment_id(experiment_name)
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", *objective.spellings]
+    metrics = [
+        names.RANK,
+        predicted,
+        names.LOW + predicted,
+        names.HIGH + predicted,
+        *objective.spellings,
+    ]
     columns = [
         "attributes.`Duration`",
-        f"tags.`{names.RANK}`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
     ]
@@ -63,7 +68,13 @@ def share_view(
         "name": f"Suggested for {objective.metric}",
         "createdAt": now_ms,
         "updatedAt": now_ms,
-        "state": json.dumps({"selectedColumns": columns}),
+        "state": json.dumps(
+            {
+                "selectedColumns": columns,
+                "orderByKey": f"metrics.`{names.RANK}`",
+                "orderByAsc": True,
+            }
+        ),
     }
     key = hashlib.sha256(objective.metric.encode()).hexdigest()[:32]
     store.client.set_experiment_tag(
@@ -137,10 +148,11 @@ def item(
         name=f"suggested {suggestion.rank}: {suggestion.mean:.4g}",
         params=params,
         metrics={
+            names.RANK: float(suggestion.rank),
             predicted: _rounded(suggestion.mean),
-            f"{predicted}_std": _rounded(suggestion.std),
-            f"{predicted}_low": _rounded(suggestion.low),
-            f"{predicted}_high": _rounded(suggestion.high),
+            names.STD + predicted: _rounded(suggestion.std),
+            names.LOW + predicted: _rounded(suggestion.low),
+            names.HIGH + predicted: _rounded(suggestion.high),
         },
         tags={
             **tags,
@@ -231,9 +243,9 @@ def _row(record: Record, objective: Objective) -> dict[str, object]:
         "version": tags.get(names.MODEL_VERSION, ""),
         "batch": tags.get(names.SUGGEST_RUN, ""),
         "predicted": metrics.get(predicted, np.nan),
-        "std": metrics.get(f"{predicted}_std", np.nan),
-        "low": metrics.get(f"{predicted}_low", np.nan),
-        "high": metrics.get(f"{predicted}_high", np.nan),
+        "std": metrics.get(names.STD + predicted, np.nan),
+        "low": metrics.get(names.LOW + predicted, np.nan),
+        "high": metrics.get(names.HIGH + predicted, np.nan),
         "got": got[0] if got and record.status == "FINISHED" else np.nan,
         **{f"params.{k}": v for k, v in own_params(record).items()},
     }
