@@ -16,6 +16,7 @@ from mlflow_meta.space.rejections import DECISION, Rejection, Verdict, decision_
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.contract import Record, Store
+from mlflow_meta.store.descriptions import NOTE
 from mlflow_meta.store.mlflow_store import MlflowStore
 from mlflow_meta.store.plans import Item, digest
 from mlflow_meta.store.publish import DISCARDED, is_draft
@@ -30,6 +31,8 @@ _SUGGESTED = [
     "created",
     "version",
     "batch",
+    "verdict",
+    "reason",
     "predicted",
     "std",
     "low",
@@ -76,13 +79,20 @@ def share_view(
             }
         ),
     }
-    key = hashlib.sha256(objective.metric.encode()).hexdigest()[:32]
     store.client.set_experiment_tag(
-        experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view)
+        experiment_id, f"mlflow.sharedViewState.{_view_key(objective.metric)}", json.dumps(view)
     )
-    return (
-        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={key}"
-    )
+    return view_address(experiment_id, objective.metric)
+
+
+def view_address(experiment_id: str, metric: str) -> str:
+    """The address of the view that `share_view` saves, from the server's root."""
+    asked = f"workflowType=machine_learning&viewStateShareKey={_view_key(metric)}"
+    return f"/#/experiments/{experiment_id}/runs?{asked}"
+
+
+def _view_key(metric: str) -> str:
+    return hashlib.sha256(metric.encode()).hexdigest()[:32]
 
 
 def configs_of(records: Sequence[Record]) -> list[dict[str, str]]:
@@ -159,7 +169,7 @@ def item(
             names.RANK: str(suggestion.rank),
             names.TASK: task,
             **_objective_tags(objective),
-            "mlflow.note.content": note,
+            NOTE: note,
         },
     )
 
@@ -215,9 +225,10 @@ def suggested(store: Store, experiment_name: str, objective: Objective) -> pd.Da
     Returns:
         One row for each run suggested for the objective's metric, the newest suggestion first and
         each in the order of ranks: `run_id`, `name`, `rank`, `status`, `created` (UTC), `version`
-        (of the meta-model), `predicted`, `std`, `low`, `high` (80% interval) and `got`, the last
-        value; in the metric's own units, NaN for what is not known yet. And `params.<name>` as
-        texts. Of several attempts the last one.
+        (of the meta-model), `verdict` (`approved`, `rejected` or empty), `reason`, `predicted`,
+        `std`, `low`, `high` (80% interval) and `got`, the last value; in the metric's own units,
+        NaN for what is not known yet. And `params.<name>` as texts. Of several attempts the last
+        one.
     """
     rows = [
         _row(record, objective)
@@ -232,6 +243,7 @@ def suggested(store: Store, experiment_name: str, objective: Objective) -> pd.Da
 
 def _row(record: Record, objective: Objective) -> dict[str, object]:
     metrics, tags = record.metrics, record.tags
+    decision = decision_of(tags)
     predicted = names.PREDICTED + objective.metric
     got = [metrics[name] for name in objective.spellings if np.isfinite(metrics.get(name, np.nan))]
     return {
@@ -242,6 +254,8 @@ def _row(record: Record, objective: Objective) -> dict[str, object]:
         "created": pd.Timestamp(record.start_ms, unit="ms", tz="UTC"),
         "version": tags.get(names.MODEL_VERSION, ""),
         "batch": tags.get(names.SUGGEST_RUN, ""),
+        "verdict": "" if decision.verdict is Verdict.NONE else decision.verdict.value,
+        "reason": decision.reason,
         "predicted": metrics.get(predicted, np.nan),
         "std": metrics.get(names.STD + predicted, np.nan),
         "low": metrics.get(names.LOW + predicted, np.nan),
