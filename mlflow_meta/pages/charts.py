@@ -6,6 +6,7 @@ param is not set.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +27,8 @@ MAX_CHOICES = 12  # of an axis; the rarest share a place
 MAX_TEXT = 40  # characters of a name or a choice
 BEST = 0.1  # share of the runs before that count as good
 _OTHERS = "(others)"
+_FLAGS = ["suggested", "waits", "drawn", "good"]
+_OF_A_RUN = ["name", *_FLAGS, "turn", "spent", "got", "predicted", "low", "high"]
 
 
 def charts(story: Story) -> dict[str, Any]:
@@ -36,9 +39,9 @@ def charts(story: Story) -> dict[str, Any]:
     runs = pd.concat([before.assign(waits=False), suggested], ignore_index=True)
     runs = runs.sort_values("start_time", kind="stable", ignore_index=True)
     runs = runs.astype({"suggested": bool, "waits": bool})
-    names = axis_names(story, limit=MAX_AXES)
+    names = _axis_names(story)
     axes, places = [], []
-    for name in names:
+    for name in names[:MAX_AXES]:
         axis, at = _axis(name, runs[f"params.{name}"], story.space)
         axes.append(axis)
         places.append(at)
@@ -51,9 +54,10 @@ def charts(story: Story) -> dict[str, Any]:
     unit, unit_s = time_unit(runs["spent_s"].max())
     runs["spent"] = runs["spent_s"] / unit_s
     listed = []
-    for i in _listed(story, runs, drawn):
+    chosen = _listed(story, runs, drawn)
+    for i, row in zip(chosen, runs.loc[chosen, _OF_A_RUN].to_dict("records"), strict=True):
         at = [axis_places[i] for axis_places in places]
-        listed.append(_run(runs.iloc[i], at) | {"said": _said(at, axes) if drawn[i] else ""})
+        listed.append(_run(row, at) | {"said": _said(at, axes) if drawn[i] else ""})
     return {
         "metric": shown.cut(story.objective.metric, MAX_TEXT),
         "direction": story.objective.direction.value,
@@ -62,7 +66,7 @@ def charts(story: Story) -> dict[str, Any]:
         "unit": unit,
         "values": asdict(shared),
         "compared": asdict(_values_of(runs[runs["got"].notna() & runs["predicted"].notna()])),
-        "n_params": len(axis_names(story, limit=None)),
+        "n_params": len(names),
         "ranked_by": "most important" if story.explanation else "most varied",
         "axes": [axis | {"name": shown.cut(axis["name"], MAX_TEXT)} for axis in axes],
         "runs": listed,
@@ -72,12 +76,12 @@ def charts(story: Story) -> dict[str, Any]:
     }
 
 
-def axis_names(story: Story, *, limit: int | None) -> list[str]:
+def _axis_names(story: Story) -> list[str]:
     """The params with more than one value, the most important or most varied first."""
     runs = pd.concat([story.before, story.suggested])
     varied = {}
     for column in columns_with(runs, "params."):
-        n = runs[column].dropna().astype(str).nunique()
+        n = len({str(value) for value in runs[column].dropna().unique()})
         if n > 1:
             varied[column.removeprefix("params.")] = n
     ranked = sorted(varied, key=lambda name: -varied[name])
@@ -85,7 +89,7 @@ def axis_names(story: Story, *, limit: int | None) -> list[str]:
         important = [str(name) for name in story.explanation.importance["param"]]
         known = [name for name in important if name in varied]
         ranked = [*known, *(name for name in ranked if name not in known)]
-    return ranked[:limit]
+    return ranked
 
 
 def _axis(
@@ -168,10 +172,10 @@ def _listed(story: Story, runs: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(matter), some]))
 
 
-def _run(row: pd.Series, at: list[float | None]) -> dict[str, Any]:
+def _run(row: Mapping[Any, Any], at: list[float | None]) -> dict[str, Any]:
     return {
         "name": shown.cut(str(row["name"]), MAX_TEXT),
-        **{key: bool(row[key]) for key in ("suggested", "waits", "drawn", "good")},
+        **{key: bool(row[key]) for key in _FLAGS},
         "turn": int(row["turn"]),
         "spent": float(row["spent"]),
         **{key: _plain(row[key]) for key in ("got", "predicted", "low", "high")},
