@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from mlflow_meta import shown
+from mlflow_meta.axes import Range, value_range
 from mlflow_meta.backtest import Backtest
 from mlflow_meta.explain import Explanation
 from mlflow_meta.models import MetaModel
@@ -25,7 +28,9 @@ _DPI = 110
 MAX_BARS = 20  # params in a picture of importance
 _MAX_LABEL = 24  # characters of a param's name
 _MAX_CHOICE = 12  # of a choice
+_MAX_ROW = 24  # of the choices of a small picture side by side, with a gap after each
 _MAX_TASK = 40  # of a task
+_MAX_TICKS = 6  # of a logarithmic axis
 
 
 def predicted_against_actual(model: MetaModel, objective: Objective) -> bytes:
@@ -68,42 +73,72 @@ def progress(history: pd.DataFrame, suggested: pd.DataFrame, objective: Objectiv
 
     Args:
         history: The runs that were not suggested: `start_time`, `got`.
-        suggested: Suggested runs that have ended: `start_time`, `got`, `predicted`, `low`, `high`.
+        suggested: Suggested runs that have ended or wait: `start_time`, `got` (NaN where it
+            waits), `predicted`, `low`, `high`.
         objective: Which metric, and which of its values are better.
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()
     runs = pd.concat([history.assign(ours=False), suggested.assign(ours=True)])
-    runs = runs.sort_values("start_time").reset_index(drop=True)
-    place = np.arange(1, len(runs) + 1)
+    last = runs["got"].isna()  # whoever waits comes after those that have ended
+    runs = runs.assign(last=last).sort_values(["last", "start_time"], kind="stable")
+    runs = runs.assign(place=np.arange(1, len(runs) + 1))
     ours = runs["ours"].to_numpy(bool)
-    got = runs["got"].to_numpy(float)
-    best = np.minimum.accumulate(got)
-    if objective.direction is Direction.MAXIMIZE:
-        best = np.maximum.accumulate(got)
-    axes.step(place, best, where="post", color=_GREY, linewidth=1.2, label="best so far")
-    axes.scatter(place[~ours], got[~ours], s=20, color=_GREY, label="runs before")
+    got = runs.loc[~runs["last"], "got"].to_numpy(float)
+    is_low = objective.direction is Direction.MINIMIZE
+    best = (np.minimum if is_low else np.maximum).accumulate(got)
+    axes.step(
+        np.append(np.arange(1, len(got) + 1), len(runs) + 0.5)[: len(best) + 1],
+        np.append(best, best[-1:]),
+        where="post",
+        color=_GREY,
+        linewidth=1.2,
+        label="best so far",
+    )
+    axes.scatter(
+        runs.loc[~ours, "place"], runs.loc[~ours, "got"], s=20, color=_GREY, label="runs before"
+    )
+    on = value_range(
+        np.concatenate([got, runs.loc[ours, "predicted"]]) if ours.any() else got,
+        runs.loc[ours].filter(["low", "high"]),
+    )
     if ours.any():
-        middle = runs.loc[ours, "predicted"].to_numpy(float)
-        low, high = (runs.loc[ours, side].to_numpy(float) for side in ("low", "high"))
-        axes.errorbar(
-            place[ours],
-            middle,
-            yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)],
-            fmt="_",
-            color=_BLUE,
-            capsize=3,
-            label="predicted, with 80% interval",
-        )
-        axes.scatter(
-            place[ours], got[ours], s=34, marker="D", color=_ORANGE, label="suggested, got"
-        )
-    if got.min() > 0 and got.max() / got.min() > 30:
+        _draw_suggested(axes, runs[ours], on)
+    axes.set_ylim(on.low, on.high)
+    if on.log:
         axes.set_yscale("log")
+        _label_decades(axes.yaxis, on.low, on.high)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("run, in the order of training")
     axes.set_ylabel(_metric(objective))
     axes.legend(frameon=False, fontsize=8)
     return _png(figure)
+
+
+def _draw_suggested(axes: Axes, runs: pd.DataFrame, on: Range) -> None:
+    """Predictions with their intervals, an arrow where one goes on outside; and what runs got."""
+    middle = runs["predicted"].to_numpy(float)
+    low, high = (runs[side].to_numpy(float) for side in ("low", "high"))
+    place = runs["place"].to_numpy(float)
+    sides = [np.maximum(middle - np.maximum(low, on.low), 0),
+             np.maximum(np.minimum(high, on.high) - middle, 0)]  # fmt: skip
+    axes.errorbar(place, middle, yerr=sides, fmt="_", color=_BLUE, capsize=3,
+                  label="predicted, with 80% interval")  # fmt: skip
+    for outside, edge, marker in ((low < on.low, on.low, "v"), (high > on.high, on.high, "^")):
+        axes.scatter(
+            place[outside], np.full(outside.sum(), edge), s=26, marker=marker, color=_BLUE,
+            clip_on=False, zorder=3,
+        )  # fmt: skip
+    done = runs["got"].notna().to_numpy()
+    if done.any():
+        axes.scatter(
+            place[done], runs["got"][done], s=34, marker="D", color=_ORANGE, label="suggested, got"
+        )
+    if not done.all():
+        axes.scatter(
+            place[~done], middle[~done], s=30, marker="D", facecolor="white", edgecolor=_ORANGE,
+            zorder=3, label="suggested, waits",
+        )  # fmt: skip
 
 
 def regrets(found: Backtest, objective: Objective) -> bytes:
@@ -204,11 +239,13 @@ def _draw_curves(
             # A mean may lie outside the quantiles, where a few configurations are far off.
             away = [np.maximum(side, 0.0) for side in sides]
             axes.errorbar(place, curve["mean"], yerr=away, fmt="o", color=_BLUE, capsize=3)
-            crowded = len(curve) > 4
+            labels = [shown.picture(str(choice), _MAX_CHOICE) for choice in curve["at"]]
+            crowded = sum(len(label) + 2 for label in labels) > _MAX_ROW
             axes.set_xticks(
                 place,
-                [shown.picture(str(choice), _MAX_CHOICE) for choice in curve["at"]],
+                labels,
                 rotation=45 if crowded else 0,
+                rotation_mode="anchor",
                 ha="right" if crowded else "center",
             )
             axes.margins(x=0.2)
@@ -218,13 +255,32 @@ def _draw_curves(
             axes.plot(place, curve["mean"], color=_BLUE)
             if param.log:
                 axes.set_xscale("log")
-                axes.xaxis.set_minor_formatter(NullFormatter())  # of one decade it labels all ticks
+                _label_decades(axes.xaxis, float(place.min()), float(place.max()))
         axes.set_xlabel(shown.picture(name, _MAX_LABEL))
+    on = value_range(pd.concat(curves.values())[["mean", "low", "high"]], [])
+    if on.log:
+        for axes in grid.flat[: len(curves)]:
+            axes.set_yscale("log")
+            _label_decades(axes.yaxis, on.low, on.high)
     figure.supylabel(_metric(objective), fontsize=10)
     figure.suptitle(
         f"Expected on {shown.picture(task, _MAX_TASK)}: mean, and 80% of configurations",
         fontsize=10,
     )
+
+
+def _label_decades(axis: Axis, low: float, high: float) -> None:
+    """Labels on a logarithmic axis from `low` to `high`: at least two, and not too many."""
+    axis.set_minor_locator(NullLocator())
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    if high >= 100 * low:
+        axis.set_major_locator(FixedLocator(powers[:: -(-len(powers) // _MAX_TICKS)].tolist()))
+        return
+    # 1, 2 and 5 of each decade; where they are too few, as a linear scale has them.
+    within = [k * power for power in powers for k in (1, 2, 5) if low <= k * power <= high]
+    ticks = within if len(within) > 1 else list(MaxNLocator(4).tick_values(low, high))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _metric(objective: Objective) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 from mlflow_meta.space import Rejection, SearchSpace, constrained
 from mlflow_meta.store import MlflowStore, Store, names, plans
 from mlflow_meta.store.contract import Record
+from mlflow_meta.store.descriptions import NOTE, batch
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.plans import Item, Plan
 from mlflow_meta.store.publish import publish
-from mlflow_meta.store.suggested import rejections_in, share_view
+from mlflow_meta.store.suggested import rejections_in, share_view, view_address
 from mlflow_meta.store.sweep import sweep
 from mlflow_meta.trials import Objective, Searched, Suggestion, Suggestions
 
@@ -112,10 +113,24 @@ def scheduled_once(
         if dry_run or ledger is None:
             return told(decision.about)
         drawn = _drawn(decision)
-        plan = plans.decide(ledger, asked, decision.items, decision.about, decision.tags, drawn)
+        tags = {**decision.tags, NOTE: _description(ledger, decision, drawn)}
+        plan = plans.decide(ledger, asked, decision.items, decision.about, tags, drawn)
     if dry_run or ledger is None:
         return told(plan.about, is_repeated=True)
     return published(store, ledger, plan, is_repeated=is_repeated, progress=progress)
+
+
+def _description(ledger: Ledger, decision: Decision, drawn: Mapping[str, bytes]) -> str:
+    about = decision.about
+    metric = Objective.from_dict(about["objective"]).metric
+    return batch(
+        n=len(decision.items),
+        experiment_name=about["experiment_name"],
+        metric=metric,
+        model=about.get("model", ""),
+        view=view_address(ledger.experiment_id, metric),
+        files=drawn,
+    )
 
 
 def _drawn(decision: Decision) -> Mapping[str, bytes]:

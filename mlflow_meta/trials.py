@@ -156,18 +156,20 @@ class Searched:
         time = f"{self.seconds:.1f} s" if self.seconds >= 0.1 else f"{1000 * self.seconds:.0f} ms"
         took = f"in {time}" + (", stopped by Ctrl-C" if self.is_interrupted else "")
         is_whole = self.n_assessed == self.n_configs
-        n = _many(self.n_configs)
-        so_many = n if is_whole else f"{_many(self.n_assessed)} of {n}"
+        n, asked = _many(self.n_configs), _many(self.n_assessed)
+        if math.isinf(self.n_configs):
+            so_many = f"{asked} configurations of a continuous space"
+        else:
+            so_many = f"{n if is_whole else f'{asked} of {n}'} configurations"
         if self.engine == "local" and not is_whole:
             return (
-                f"Predicted {so_many} configurations {took}, broad to narrow: this model has no "
-                "formula by which the others could be ruled out."
+                f"Predicted {so_many} {took}, broad to narrow: this model has no formula by which "
+                "the others could be ruled out."
             )
         if math.isinf(self.gap):
-            how = f"all {n}" if is_whole else so_many
-            nothing = "" if is_whole else "; nothing is proven"
-            return f"Predicted {how} configurations {took}{nothing}."
-        said = f"Assessed {so_many} configurations {took}: none is predicted better than"
+            every, nothing = ("all ", "") if is_whole else ("", "; nothing is proven")
+            return f"Predicted {every}{so_many} {took}{nothing}."
+        said = f"Assessed {so_many} {took}: none is predicted better than"
         if self.gap <= UNSEEN * abs(self.best):
             return f"{said} suggestion 1."
         return f"{said} {self.best:.5g} by more than {self.gap:.2g}."
@@ -218,6 +220,4 @@ class Suggestions:
 
 def _many(n: float) -> str:
     """A number of configurations: whole where it can be read, else as a power of ten."""
-    if math.isinf(n):
-        return "infinitely many"
     return f"{n:,.0f}" if n < 1e7 else f"{float(n):.1e}".replace("e+", "e")

@@ -66,7 +66,8 @@ def add_curves(client: MlflowClient, experiment: str) -> dict[str, str]:
         ids[name] = run
     suggested = add_run(client, experiment, params={"lr": 0.1}, metrics={"loss": 0.5})
     client.set_tag(suggested, names.RANK, "1")
-    client.log_metric(suggested, "predicted_loss", 0.4)
+    for key in ("predicted_loss", "std_predicted_loss", "low_80_predicted_loss", names.RANK):
+        client.log_metric(suggested, key, 0.4)
     theirs = add_run(client, experiment, params={"lr": 0.1}, metrics={"loss": 0.5})
     client.log_metric(theirs, "predicted_loss", 0.3)
     return {**ids, "suggested": suggested, "theirs": theirs}

@@ -106,6 +106,8 @@ def test_a_cycle_says_in_words_what_it_did(filled_uri: str) -> None:
         "Trained mlflow-meta-val_loss version 1 on 48 runs, promoted: there was no champion.",
         "predicted val_loss",
         "Scheduled 2 runs.",
+        "See them: ",
+        "&viewStateShareKey=",
     ):
         assert words in told.stdout
     assert "Next: mlflow-meta work -e sweep-a" in told.stderr

@@ -102,7 +102,7 @@ def test_its_store_holds_real_trainings_the_champion_and_the_suggestions(demo: D
     for run in suggested:
         assert run.info.status == "FINISHED"
         assert run.data.metrics["val_loss"] > 0
-        assert run.data.metrics["predicted_val_loss_std"] > 0
+        assert run.data.metrics["std_predicted_val_loss"] > 0
         assert run.inputs.dataset_inputs  # by the training script: it ran under this very run
         assert "mlflow.parentRunId" not in run.data.tags
     every = [run for rows in runs.values() for run in rows]

@@ -208,7 +208,8 @@ def test_without_curves_the_best_of_them_is_refused() -> None:
 
 def test_metrics_that_differ_by_split_separator_or_case_alone_are_one() -> None:
     names = ["RMSE", "test_rmse", "rmse-val", "eval/rmse", "cv.rmse", "train rmse", "training_RMSE"]
-    others = ["rmse_log", "test", "loss", "system/rmse", "predicted_rmse", "predicted_rmse_std"]
+    others = ["rmse_log", "test", "loss", "system/rmse", "predicted_rmse"]
+    others += ["std_predicted_rmse", "low_80_predicted_rmse", "mlflow_meta.rank"]
     assert set(groups([*names, *others])) == {
         ("rmse-val", "cv.rmse", "eval/rmse", "test_rmse", "RMSE"),
         ("train rmse", "training_RMSE"),

@@ -2,8 +2,10 @@
 
 import importlib.util
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,7 +26,7 @@ OURS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "dl", "dt", "dd",
     "div", "small", "section", "fieldset", "label", "input", "ul", "li", "table", "thead", "tbody",
     "tr", "th", "td", "button", "b", "noscript", "script", "svg", "g", "path", "line", "rect",
-    "circle", "text",
+    "circle", "text", "span",
 }  # fmt: skip
 LOOK = """() => ({
     tags: [...new Set([...document.querySelectorAll('*')].map(e => e.tagName.toLowerCase()))],
@@ -67,6 +69,9 @@ def story(
         name=[f"suggested {choices[i % len(choices)]}" for i in range(3)],
         rank=[1, 2, 3],
         status=["FINISHED" if i < n_done else "SCHEDULED" for i in range(3)],
+        version="mlflow-meta-val_loss/1",
+        verdict="",
+        reason="",
         predicted=[0.1, 0.3, 0.2],
         low=[0.05, 0.1, 0.1],
         high=[0.4, 0.5, 0.6],
@@ -161,9 +166,8 @@ def test_a_report_is_drawn_without_results_and_without_a_champion(
 @pytest.mark.slow
 def test_the_table_sorts_by_keyboard_and_what_is_not_known_comes_last(tmp_path: Path) -> None:
     with opened(story(n_done=1), tmp_path) as browser:
-        ranks = (
-            "[...document.querySelectorAll('#suggestions tbody tr')].map(r => r.cells[0].innerText)"
-        )
+        ranks = "[...document.querySelectorAll('#suggestions tr td:first-child[data-sort]')]"
+        ranks += ".map(cell => cell.innerText)"
         assert browser.evaluate(ranks) == ["1", "2", "3"]
         head = browser.get_by_role("button", name="predicted val_loss")
         head.focus()
@@ -208,7 +212,8 @@ def test_many_runs_and_params_are_not_crowded(width: int, tmp_path: Path) -> Non
         assert browser.evaluate(LOOK)["width"] <= width, "no sideways scrolling but the table's"
         assert browser.locator("#parallel .handle").count() <= 10
         words = browser.inner_text("body")
-        assert "The 9 most important of 40 params are drawn" in words
+        n_drawn = browser.locator("#parallel .handle").count() - 1  # the metric has one, too
+        assert f"The {n_drawn} most important of 40 params are drawn" in words
         assert "Of 500 runs before, 300 are drawn" in words
         assert "The first 12 of 40 params" in words
     assert len(page(told)) < 500_000
@@ -234,8 +239,105 @@ def test_of_many_runs_a_page_has_those_that_matter_and_others_evenly() -> None:
     assert min(run["got"] for run in listed if run["got"] is not None) == pytest.approx(
         min(best, told.done["got"].min())
     )
-    hours = told.before["duration_s"].sum() + told.suggested["duration_s"].sum()
-    assert listed[-1]["hours"] == pytest.approx(hours / 3600)
+    done_s = told.before["duration_s"].sum() + told.done["duration_s"].sum()
+    usual_s = pd.concat([told.before["duration_s"], told.done["duration_s"]]).median()
+    assert charts(told)["unit"] == "h"
+    assert listed[-1]["spent"] == pytest.approx((done_s + usual_s) / 3600)
+
+
+def varied(told: Story, **columns: list[object]) -> Story:
+    """The same with other columns of its three suggestions."""
+    return replace(told, suggested=told.suggested.assign(**columns))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_every_prediction_is_within_the_chart_and_what_waits_can_be_told_apart(
+    tmp_path: Path,
+) -> None:
+    told = varied(story(n_done=1), low=[0.05, -40.0, 0.1], high=[0.4, 90.0, 0.6])
+    with opened(told, tmp_path) as browser:
+        frame = browser.locator("#budget svg").bounding_box()
+        for mark in browser.locator("#budget .interval, #budget .waits, #budget .ours").all():
+            box = mark.bounding_box()
+            assert frame["y"] <= box["y"], "nothing is drawn above the chart"
+            assert box["y"] + box["height"] <= frame["y"] + frame["height"]
+        paths = browser.locator("#budget .interval").evaluate_all("m => m.map(e => e.outerHTML)")
+        assert [path.count("L") for path in paths] == [3, 5, 3], "two arrows, where it goes on"
+        said = browser.locator("#budget g title").all_text_contents()
+        assert len(said) == 3
+        assert sum("waits (predicted" in words for words in said) == 2
+        browser.locator("input[value=time]").check()
+        places = browser.locator("#budget .waits").evaluate_all("m => m.map(e => e.getBBox().x)")
+        assert len(set(places)) == 2, "each has its own time"
+        assert "[h]" in browser.inner_text("#budget")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_runs_sort_by_the_number_in_their_names_and_take_their_params_along(tmp_path: Path) -> None:
+    names = [f"suggested {rank}: 0.5" for rank in (10, 9, 2)]
+    told = varied(story(choices=("a", "b", "c")), name=names, version=["m/10", "m/9", "m/2"])
+    rows = "[...document.querySelectorAll('#suggestions tbody')].map(b => b.innerText.trim())"
+    with opened(told, tmp_path) as browser:
+        before = browser.evaluate(rows)
+        browser.locator("#suggestions button").get_by_text("run", exact=True).click()
+        assert browser.evaluate(rows) == before[::-1]
+        browser.get_by_role("button", name="suggested by").click()
+        assert browser.evaluate(rows) == before[::-1]
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_what_each_param_does_has_a_label_and_never_one_tick_alone(tmp_path: Path) -> None:
+    told = story()
+    spans = {"lr": (0.11, 0.29), "depth": (0.5, 0.9), "x": (1e-4, 1.0), "y": (3.0, 4.0)}
+    curves = {
+        name: pd.DataFrame({"at": ends, "mean": [0.5, 0.4], "low": [0.3, 0.2], "high": [0.7, 0.6]})
+        for name, ends in spans.items()
+    }
+    space = SearchSpace.from_dict(
+        {n: {"type": "float", "low": a, "high": b, "log": True} for n, (a, b) in spans.items()}
+    )
+    told = replace(told, explanation=replace(told.explanation, curves=curves), space=space)
+    labels = (
+        "marks => marks.map(e => [e.textContent, e.getAttribute('text-anchor'), e.getBBox().y])"
+    )
+    with opened(told, tmp_path, width=500) as browser:
+        texts = browser.locator("#curves text").evaluate_all(labels)
+    assert [words for words, *_ in texts].count("expected val_loss") >= 2
+    along = Counter(y for words, anchor, y in texts if anchor == "middle" and words[0].isdigit())
+    assert len(along) >= 2 and min(along.values()) >= 2
+
+
+def test_a_page_credits_each_version_and_tells_what_was_rejected() -> None:
+    told = varied(
+        story(n_done=1),
+        version=["mlflow-meta-val_loss/2", "mlflow-meta-val_loss/10", ""],
+        verdict=["approved", "rejected", ""],
+        reason=["", "batch_size<=64", ""],
+    )
+    text = page(told).decode()
+    assert "by mlflow-meta-val_loss v2 and v10; without a meta-model" in text
+    assert "SCHEDULED, rejected: batch_size&lt;=64" in text
+    assert "1 finished, 1 waiting, 1 rejected" in text
+    assert [run["waits"] for run in charts(told)["runs"] if run["suggested"]] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_axes_have_the_scale_that_the_space_has_and_others_go_by_their_width() -> None:
+    told = story(params=("lr", "depth", "model"))
+    before = told.before.assign(**{"params.lr": 0.1, "params.depth": np.geomspace(1, 40, 30)})
+    before["params.lr"] = np.linspace(0.1, 0.5, 30)
+    space = SearchSpace.from_dict({"lr": {"type": "float", "low": 0.1, "high": 1.0, "log": True}})
+    ours = told.suggested.assign(**{"params.depth": 2.0})
+    axes = charts(replace(told, before=before, space=space, suggested=ours))["axes"]
+    assert {axis["name"]: axis.get("log") for axis in axes} == {
+        "lr": True, "depth": True, "model": None, "val_loss": False,
+    }  # fmt: skip
 
 
 def test_a_page_lets_no_script_run_but_its_own() -> None:

@@ -13,6 +13,8 @@ from mlflow_meta.cli import main
 from mlflow_meta.scheduling import Decision, scheduled_once, swept_ledger
 from mlflow_meta.services.explore import explore
 from mlflow_meta.services.harvest import harvest
+from mlflow_meta.services.suggest import suggest
+from mlflow_meta.services.train import train
 from mlflow_meta.store import MlflowStore, plans
 from mlflow_meta.store.suggested import item
 from mlflow_meta.trials import Direction, Objective, Suggestion
@@ -36,6 +38,21 @@ def test_a_report_is_a_page_or_a_picture_by_its_name_and_needs_no_champion(
     refused = CliRunner().invoke(main, [*command, str(tmp_path / "a.txt")])
     assert refused.exit_code == 2
     assert "makes .html or .png" in refused.output
+
+
+def test_a_batch_without_a_champion_or_without_any_run_before_has_its_report_too(
+    store: MlflowStore, client: MlflowClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.create_experiment("fresh", artifact_location=f"{store.uri[10:]}-artifacts")
+    harvest(store)
+    batches = [explore(store, name, n=2, metric="val_loss") for name in ("sweep-a", "fresh")]
+    train(store, metric="val_loss")
+    batches.append(suggest(store, "fresh", n=2))
+    for batch in batches:
+        text = store.file(batch.run_id, "report.html").decode()
+        assert "0 finished, 2 waiting" in text
+        assert ("These suggestions cover" in text.replace("these", "These")) == (not batch.model)
+    assert "no report" not in caplog.text
 
 
 def test_a_drawing_that_fails_does_not_keep_a_suggestion_from_its_run(

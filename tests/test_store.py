@@ -87,7 +87,8 @@ def test_a_suggested_run_is_scheduled_with_params_as_history_spells_them(
     assert run.data.tags["mlflow.note.content"] == "**why**"
     assert "mlflow.parentRunId" not in run.data.tags
     assert run.data.metrics["predicted_val_loss"] == 0.1
-    assert run.data.metrics["predicted_val_loss_std"] == 0.01
+    assert run.data.metrics["std_predicted_val_loss"] == 0.01
+    assert run.data.metrics["mlflow_meta.rank"] == 1.0
 
 
 def test_what_waits_comes_in_the_order_of_ranks(store: MlflowStore) -> None:

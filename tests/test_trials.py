@@ -89,6 +89,16 @@ def test_an_objective_survives_json(names: list[str], direction: Direction, at: 
         ),
         (
             {
+                "n_configs": math.inf,
+                "n_assessed": 5784,
+                "bound": -math.inf,
+                "engine": "local",
+            },
+            "Predicted 5,784 configurations of a continuous space in 0.2 s, broad to narrow: this "
+            "model has no formula by which the others could be ruled out.",
+        ),
+        (
+            {
                 "n_configs": 700,
                 "n_assessed": 700,
                 "bound": -math.inf,

@@ -60,25 +60,29 @@ def suggested(store: MlflowStore, n: int) -> Suggestions:
 def test_suggested_runs_are_on_top_in_order_and_sort_by_what_is_predicted(
     store: MlflowStore, client: MlflowClient
 ) -> None:
-    found = suggested(store, 3)
+    found = suggested(store, 11)
     experiment = client.get_experiment_by_name("sweep-a").experiment_id
     with ui(store) as (url, page):
         from screenshots import runs_table, sort_table
 
+        page.set_viewport_size({"width": 1400, "height": 900})
         rows = runs_table(page, url, experiment)
         seen = runs_table(page, url, experiment, found.view)
+        ranked = [sort_table(page, "metrics.`mlflow_meta.rank`") for _ in "12"]
         ascending, descending = (sort_table(page, "metrics.`predicted_val_loss`") for _ in "12")
-    assert [row["run_id"] for row in rows[:3]] == list(found.run_ids)
+    assert [row["run_id"] for row in rows[:11]] == list(found.run_ids)
+    ranks = [str(rank) for rank in range(1, 12)]
+    assert [row["mlflow_meta.rank"] for row in seen[:11]] == ranks, "as numbers: 2 before 10"
+    sorts = [[row["mlflow_meta.rank"] for row in rows[:11]] for rows in ranked]
+    assert sorts == [ranks[::-1], ranks]
     for rank, (row, item) in enumerate(zip(rows, found.items, strict=False), start=1):
         assert row["Run Name"] == f"suggested {rank}: {item.mean:.4g}"
-    columns = {"Duration", "predicted_val_loss", "predicted_val_loss_low"}
-    assert columns | {"predicted_val_loss_high", "val_loss", "lr"} <= set(seen[0])
-    tags = client.get_experiment(experiment).tags
-    (view,) = (value for key, value in tags.items() if key.startswith("mlflow.sharedViewState"))
-    assert "tags.`mlflow_meta.rank`" in json.loads(json.loads(view)["state"])["selectedColumns"]
+    predicted = {f"{what}predicted_val_loss" for what in ("", "low_80_", "high_80_")}
+    assert predicted | {"Duration", "val_loss", "lr"} <= set(seen[0])
+    assert len({name[:12] for name in predicted}) == 3, "so much of a name is to be seen"
     assert float(seen[0]["predicted_val_loss"]) == pytest.approx(found.items[0].mean, rel=1e-5)
     by_value = [run_id for _, run_id in sorted(zip(_means(found), found.run_ids, strict=True))]
-    sorts = [[row["run_id"] for row in rows[:3]] for rows in (ascending, descending)]
+    sorts = [[row["run_id"] for row in rows[:11]] for rows in (ascending, descending)]
     assert by_value in sorts
     assert by_value[::-1] in sorts
 
@@ -119,6 +123,8 @@ def test_the_batch_has_a_report_that_the_ui_draws(store: MlflowStore, client: Ml
     batch = client.get_run(found.run_id)
     said: list[str] = []
     with ui(store) as (url, page):
+        from screenshots import run_page
+
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("console", lambda message: said.append(message.text))
         run = f"/#/experiments/{batch.info.experiment_id}/runs/{found.run_id}"
@@ -129,6 +135,10 @@ def test_the_batch_has_a_report_that_the_ui_draws(store: MlflowStore, client: Ml
         assert report.locator("#budget .interval").count() == 3
         report.get_by_role("button", name="predicted val_loss").click()
         assert report.locator("th[aria-sort=ascending]").count() == 1
+        run_page(page, url, batch.info.experiment_id, found.run_id)
+        assert "3 suggestions for sweep-a, chosen by" in page.inner_text("main")
+        link = page.get_by_role("link", name="see them in their experiment")
+        assert link.get_attribute("href") == found.view.removeprefix("/")
     # The harness runs in every frame, and asks for a storage that a sandbox does not have.
     ours = [words for words in said if "localStorage" not in words]
     assert not [words for words in ours if "Content Security" in words or "Error" in words]

@@ -14,6 +14,7 @@ from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import read_direction, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
+from mlflow_meta.cli.suggest import address_of
 from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def cycle(  # noqa: PLR0913 - one argument an option
         emit(show_schedule.cycle_data(done))
         return
     show_schedule.cycle(done)
+    if done.suggestions:
+        echo(f"See them: {address_of(store, done.suggestions.view)}")
     echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
 
 

@@ -176,7 +176,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
         echo("Nothing was written (--dry-run).", err=True)
         return
     echo(_done(found, experiment_name, is_from_run=from_run is not None))
-    echo(f"See them: {_address(store, found.view)}")
+    echo(f"See them: {address_of(store, found.view)}")
     echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
 
 
@@ -220,7 +220,7 @@ def _done(found: Suggestions, experiment_name: str, *, is_from_run: bool) -> str
     return f"Scheduled {show.runs(len(found.run_ids))} in {experiment_name}."
 
 
-def _address(store: MlflowStore, view: str) -> str:
+def address_of(store: MlflowStore, view: str) -> str:
     """Where to see a view: the server, or the UI that is started on a database."""
     if store.workspace:
         view += f"&workspace={quote(store.workspace, safe='')}"

@@ -72,11 +72,8 @@ _TRAINING = frozenset(["train", "training"])
 # What configurations are chosen by comes first. The test set is to be looked at once, after that.
 _HELD_OUT = ("val", "valid", "validation", "dev", "cv", "holdout", "eval", "test")
 _SEPARATORS = re.compile(r"[_\-/. ]+")
-_NOT_RESULTS = (
-    "system/",
-    "predicted_",
-    "mlflow_meta.",
-)  # the machine's load, and what we say ourselves
+_PREDICTED = tuple(f"{what}predicted_" for what in ("", "std_", "low_80_", "high_80_"))
+_NOT_RESULTS = ("system/", "mlflow_meta.", *_PREDICTED)  # the machine's load, and what is ours
 
 
 def direction_of(metric: str) -> Direction | None:
@@ -108,7 +105,7 @@ def groups(metrics: Iterable[str]) -> list[tuple[str, ...]]:
     """The metrics that differ by split, separator or case alone; training ones by themselves.
 
     In a group, validation stands before test, and names that say no split come last. The machine's
-    load (`system/...`) and our own predictions (`predicted_...`) are in none.
+    load (`system/...`) and what is ours (`predicted_...`, `mlflow_meta...`) are in none.
     """
     found: dict[tuple[str, bool], list[str]] = {}
     for metric in sorted(metrics):

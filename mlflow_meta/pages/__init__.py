@@ -16,10 +16,11 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from mlflow_meta.pages.charts import charts
-from mlflow_meta.pages.story import Story
+from mlflow_meta.pages.moment import runs_before, suggested_now
+from mlflow_meta.pages.story import Story, waiting
 from mlflow_meta.pages.words import words
 
-__all__ = ["Story", "page"]
+__all__ = ["Story", "page", "runs_before", "suggested_now", "waiting"]
 
 
 def page(story: Story) -> bytes:

@@ -6,15 +6,18 @@ param is not set.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlflow_meta import shown
+from mlflow_meta.axes import Range, is_wide, time_unit, value_range
 from mlflow_meta.columns import columns_with
 from mlflow_meta.pages.story import Story
-from mlflow_meta.space import Categorical
+from mlflow_meta.space import Categorical, SearchSpace
 
 MAX_AXES = 9  # params of the parallel coordinates; the metric has an axis of its own
 MAX_LINES = 300  # runs before, in the parallel coordinates
@@ -23,50 +26,62 @@ MAX_BARS = 12  # params in the chart of importance
 MAX_CHOICES = 12  # of an axis; the rarest share a place
 MAX_TEXT = 40  # characters of a name or a choice
 BEST = 0.1  # share of the runs before that count as good
-_WIDE = 100.0  # highest to lowest, from where a scale is logarithmic
 _OTHERS = "(others)"
+_FLAGS = ["suggested", "waits", "drawn", "good"]
+_OF_A_RUN = ["name", *_FLAGS, "turn", "spent", "got", "predicted", "low", "high"]
 
 
 def charts(story: Story) -> dict[str, Any]:
-    """What `report.js` draws."""
+    """What `report.js` draws: runs, and the axes on which they are."""
     before = story.before.assign(suggested=False, predicted=np.nan, low=np.nan, high=np.nan)
     before["name"] = [f"run {str(run_id)[:8]}" for run_id in before["run_id"]]
-    runs = pd.concat([before, story.suggested.assign(suggested=True)], ignore_index=True)
+    suggested = story.suggested.assign(suggested=True, waits=story.waiting)
+    runs = pd.concat([before.assign(waits=False), suggested], ignore_index=True)
     runs = runs.sort_values("start_time", kind="stable", ignore_index=True)
-    runs["suggested"] = runs["suggested"].astype(bool)
-    names = axis_names(story, limit=MAX_AXES)
+    runs = runs.astype({"suggested": bool, "waits": bool})
+    names = _axis_names(story)
     axes, places = [], []
-    for name in names:
-        axis, at = _axis(name, runs[f"params.{name}"])
+    for name in names[:MAX_AXES]:
+        axis, at = _axis(name, runs[f"params.{name}"], story.space)
         axes.append(axis)
         places.append(at)
     value = runs["got"].fillna(runs["predicted"])
-    axes.append({"name": story.objective.metric, **_numeric(value)})
+    shared = _values_of(runs)
+    axes.append({"name": story.objective.metric, **_numeric(value, is_log=shared.log)})
     places.append([_plain(v) for v in value])
     drawn, good = _chosen(story, runs)
     runs = _counted(runs).assign(drawn=drawn, good=good)
+    unit, unit_s = time_unit(runs["spent_s"].max())
+    runs["spent"] = runs["spent_s"] / unit_s
     listed = []
-    for i in _listed(story, runs, drawn):
+    chosen = _listed(story, runs, drawn)
+    for i, row in zip(chosen, runs.loc[chosen, _OF_A_RUN].to_dict("records"), strict=True):
         at = [axis_places[i] for axis_places in places]
-        listed.append(_run(runs.iloc[i], at) | {"said": _said(at, axes) if drawn[i] else ""})
+        listed.append(_run(row, at) | {"said": _said(at, axes) if drawn[i] else ""})
     return {
         "metric": shown.cut(story.objective.metric, MAX_TEXT),
         "direction": story.objective.direction.value,
         "sign": story.objective.direction.sign,
-        "has_hours": bool(runs.loc[runs["got"].notna(), "duration_s"].gt(0).any()),
+        "has_times": bool(runs.loc[runs["got"].notna(), "duration_s"].gt(0).any()),
+        "unit": unit,
+        "values": asdict(shared),
+        "compared": asdict(_values_of(runs[runs["got"].notna() & runs["predicted"].notna()])),
+        "n_params": len(names),
+        "ranked_by": "most important" if story.explanation else "most varied",
         "axes": [axis | {"name": shown.cut(axis["name"], MAX_TEXT)} for axis in axes],
         "runs": listed,
         "importance": _importance(story),
         "curves": _curves(story),
+        "expected": asdict(_expected(story)),
     }
 
 
-def axis_names(story: Story, *, limit: int | None) -> list[str]:
+def _axis_names(story: Story) -> list[str]:
     """The params with more than one value, the most important or most varied first."""
     runs = pd.concat([story.before, story.suggested])
     varied = {}
     for column in columns_with(runs, "params."):
-        n = runs[column].dropna().astype(str).nunique()
+        n = len({str(value) for value in runs[column].dropna().unique()})
         if n > 1:
             varied[column.removeprefix("params.")] = n
     ranked = sorted(varied, key=lambda name: -varied[name])
@@ -74,15 +89,20 @@ def axis_names(story: Story, *, limit: int | None) -> list[str]:
         important = [str(name) for name in story.explanation.importance["param"]]
         known = [name for name in important if name in varied]
         ranked = [*known, *(name for name in ranked if name not in known)]
-    return ranked[:limit]
+    return ranked
 
 
-def _axis(name: str, column: pd.Series) -> tuple[dict[str, Any], list[float | None]]:
-    """An axis, and where the runs are on it, `(n,)`."""
+def _axis(
+    name: str, column: pd.Series, space: SearchSpace | None
+) -> tuple[dict[str, Any], list[float | None]]:
+    """An axis, of the scale that the space has for it, and where the runs are on it, `(n,)`."""
     is_flag = column.dropna().astype(str).isin(["True", "False"]).all()
     numbers = pd.to_numeric(column.astype(object), errors="coerce").astype(float)
     if not is_flag and numbers.notna().sum() == column.notna().sum():
-        return {"name": name, **_numeric(numbers)}, [_plain(v) for v in numbers.tolist()]
+        param = space.params.get(name) if space else None
+        is_log = param.log and bool(numbers.min() > 0) if param else is_wide(numbers)
+        axis = {"name": name, **_numeric(numbers, is_log=is_log)}
+        return axis, [_plain(v) for v in numbers.tolist()]
     texts = column.astype(object).map(str, na_action="ignore")
     counts = texts.value_counts()
     common = sorted(counts.index[: MAX_CHOICES if len(counts) <= MAX_CHOICES else MAX_CHOICES - 1])
@@ -93,12 +113,25 @@ def _axis(name: str, column: pd.Series) -> tuple[dict[str, Any], list[float | No
     return {"name": name, "choices": [shown.cut(c, MAX_TEXT) for c in choices]}, at
 
 
-def _numeric(values: pd.Series) -> dict[str, Any]:
+def _numeric(values: pd.Series, *, is_log: bool) -> dict[str, Any]:
     known = values.to_numpy(float)
     known = known[np.isfinite(known)]
-    is_log = bool(len(known) and known.min() > 0 and known.max() / known.min() >= _WIDE)
     ends = [float(known.min()), float(known.max())] if len(known) else []
     return {"values": ends, "log": is_log}
+
+
+def _values_of(runs: pd.DataFrame) -> Range:
+    """The axis of the metric."""
+    points, ends = runs[["got", "predicted"]], runs[["low", "high"]]
+    return value_range(points.to_numpy(float), ends.to_numpy(float))
+
+
+def _expected(story: Story) -> Range:
+    """The axis that all curves share."""
+    curves = story.explanation.curves.values() if story.explanation else ()
+    means = [v for curve in curves for v in curve["mean"]]
+    ends = [v for curve in curves for side in ("low", "high") for v in curve[side]]
+    return value_range([*means, *ends], [])
 
 
 def _chosen(story: Story, runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -117,11 +150,14 @@ def _chosen(story: Story, runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _counted(runs: pd.DataFrame) -> pd.DataFrame:
-    """With the place of each run in the order of training, and the hours that all until it took."""
-    waits = runs["suggested"] & runs["status"].isin(["SCHEDULED", "RUNNING"])
-    counts = runs["got"].notna() | waits
-    hours = runs["duration_s"].where(counts).fillna(0.0).cumsum() / 3600
-    return runs.assign(waits=waits, turn=counts.cumsum(), hours=hours)
+    """With the place of each run in the order of training, and the time that all until it took.
+
+    A run that waits takes the median of the others' time.
+    """
+    is_done = runs["got"].notna()
+    usual_s = runs.loc[is_done, "duration_s"].median()
+    took_s = runs["duration_s"].where(is_done).mask(runs["waits"], usual_s).fillna(0.0)
+    return runs.assign(turn=(is_done | runs["waits"]).cumsum(), spent_s=took_s.cumsum())
 
 
 def _listed(story: Story, runs: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
@@ -136,12 +172,12 @@ def _listed(story: Story, runs: pd.DataFrame, drawn: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(matter), some]))
 
 
-def _run(row: pd.Series, at: list[float | None]) -> dict[str, Any]:
+def _run(row: Mapping[Any, Any], at: list[float | None]) -> dict[str, Any]:
     return {
         "name": shown.cut(str(row["name"]), MAX_TEXT),
-        **{key: bool(row[key]) for key in ("suggested", "waits", "drawn", "good")},
+        **{key: bool(row[key]) for key in _FLAGS},
         "turn": int(row["turn"]),
-        "hours": float(row["hours"]),
+        "spent": float(row["spent"]),
         **{key: _plain(row[key]) for key in ("got", "predicted", "low", "high")},
         "at": at,
     }

@@ -15,11 +15,10 @@ const short = (x) => (x === null ? "-" : String(Number(x.toPrecision(x >= 1e4 ||
 const tick = (x) => (x !== 0 && (Math.abs(x) < 1e-3 || Math.abs(x) >= 1e5) ? x.toExponential(0).replace("+", "") : String(Number(x.toPrecision(6))));
 const known = (values) => values.filter((x) => x !== null && x !== undefined);
 
-function extent(values, log) {
+function extent(values, isLog) {
   const there = known(values);
   if (!there.length) return { low: 0, high: 1, log: false };
   let low = Math.min(...there), high = Math.max(...there);
-  const isLog = log === undefined ? low > 0 && high / low > 30 : log && low > 0;
   if (low === high) { const by = Math.abs(low) / 10 || 1; low -= by; high += by; return { low, high, log: false }; }
   const by = isLog ? (high / low) ** 0.04 : (high - low) * 0.04;
   return isLog ? { low: low / by, high: high * by, log: true } : { low: low - by, high: high + by, log: false };
@@ -27,7 +26,7 @@ function extent(values, log) {
 function scale(range, from, to) {
   const f = range.log ? Math.log : (x) => x;
   const low = f(range.low), high = f(range.high);
-  return (x) => from + ((f(Math.max(x, range.log ? range.low : x)) - low) / (high - low)) * (to - from);
+  return (x) => from + ((f(Math.min(range.high, Math.max(range.low, x))) - low) / (high - low)) * (to - from);
 }
 function ticks(range, n) {
   if (range.log) {
@@ -41,9 +40,9 @@ function ticks(range, n) {
     if (within.length > 1) return within;
   }
   const rough = (range.high - range.low) / n, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((k) => k * power >= rough) * power, found = [];
+  const step = Math.max([1, 2, 5, 10].find((k) => k * power >= rough) * power, range.whole ? 1 : 0), found = [];
   for (let i = Math.ceil(range.low / step); i * step <= range.high; i++) found.push(i * step);
-  return range.log ? found.filter((x) => x > 0) : found;
+  return found.length > 1 || n > 20 || (range.whole && step === 1) ? found : ticks(range, 2 * n); // one alone tells no scale
 }
 
 function frame(id, height, label) {
@@ -54,11 +53,11 @@ function frame(id, height, label) {
 }
 function axes(svg, box, x, y, names) {
   const atX = x && scale(x, box.left, box.right), atY = scale(y, box.bottom, box.top);
-  for (const value of ticks(y, (box.bottom - box.top) / 45)) {
+  for (const value of ticks(y, Math.max(2, (box.bottom - box.top) / 45))) {
     svg.append(el("line", { class: "grid", x1: box.left, x2: box.right, y1: atY(value), y2: atY(value) }));
     svg.append(el("text", { x: box.left - 6, y: atY(value) + 4, "text-anchor": "end" }, tick(value)));
   }
-  for (const value of x ? ticks(x, (box.right - box.left) / 70) : [])
+  for (const value of x ? ticks(x, Math.max(2, (box.right - box.left) / 70)) : [])
     svg.append(el("text", { x: atX(value), y: box.bottom + 16, "text-anchor": "middle" }, tick(value)));
   svg.append(el("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
   if (names.x) svg.append(el("text", { class: "name", x: (box.left + box.right) / 2, y: box.bottom + 34, "text-anchor": "middle" }, cut(names.x, 60)));
@@ -74,21 +73,29 @@ const empty = (id, words) => {
   const said = document.createElement("p");
   said.className = "soft"; said.textContent = words; at(id).replaceChildren(said);
 };
-const told = (run) => `${run.name}: ${run.got === null ? "" : `got ${short(run.got)}`}` +
+const told = (run) => `${run.name}: ${run.got === null ? (run.waits ? "waits" : "has no result") : `got ${short(run.got)}`}` +
   (run.predicted === null ? "" : ` (predicted ${short(run.predicted)}, ${short(run.low)} to ${short(run.high)})`);
+// The whiskers of an interval from `from` to `to` along one way; an arrow where it goes on outside the axis.
+function whiskers(run, range, place, to) {
+  const end = (v, inward) => {
+    const p = place(v), tip = v < range.low || v > range.high;
+    return tip ? to(p + inward * 5, -4, "M") + to(p, 0, "L") + to(p + inward * 5, 4, "L") : to(p, -4, "M") + to(p, 4, "L");
+  };
+  const side = Math.sign(place(range.low) - place(range.high)); // 1 where the axis goes up
+  return to(place(run.low), 0, "M") + to(place(run.high), 0, "L") + end(run.low, -side) + end(run.high, side);
+}
 const valueLabel = `${data.metric} (${data.direction})`;
 
 function drawBudget() {
   const done = data.runs.filter((run) => run.got !== null || run.waits);
   if (!done.length) return empty("budget", "No run has finished yet.");
-  const byHours = document.querySelector("input[name=by]:checked").value === "hours";
-  const xs = done.map((run) => (byHours ? run.hours : run.turn));
-  const got = known(done.map((run) => run.got)), ends = done.flatMap((run) => [run.low, run.high]);
+  const byTime = document.querySelector("input[name=by]:checked").value === "time";
+  const xs = done.map((run) => (byTime ? run.spent : run.turn));
+  const got = known(done.map((run) => run.got));
   const [svg, width] = frame("budget", 320, `${data.metric} of ${got.length} runs in the order of training, and predictions for those that wait`);
   const box = { left: 64, right: width - 12, top: 10, bottom: 276 };
-  const isWide = got.length && Math.min(...got) > 0 && Math.max(...got) / Math.min(...got) > 10; // an interval may then end below the frame
-  const y = extent([...got, ...(isWide ? known(ends).filter((v) => v > Math.min(...got) / 2) : ends)], isWide);
-  const [atX, atY] = axes(svg, box, extent([...xs, byHours ? 0 : 1], false), y, { x: byHours ? "training time of all runs so far [h]" : "run, in the order of training", y: valueLabel });
+  const x = { ...extent([...xs, byTime ? 0 : 1], false), whole: !byTime };
+  const [atX, atY] = axes(svg, box, x, data.values, { x: byTime ? `training time of all runs so far [${data.unit}]` : "run, in the order of training", y: valueLabel });
   let best = null, line = "";
   done.forEach((run, i) => {
     const better = run.got !== null && (best === null || data.sign * run.got < data.sign * best);
@@ -98,11 +105,15 @@ function drawBudget() {
   if (line) svg.append(el("path", { class: "best", d: `${line}H${box.right}` }));
   done.forEach((run, i) => {
     const px = atX(xs[i]);
-    if (run.predicted !== null)
-      svg.append(el("path", { class: "interval", d: `M${px} ${atY(run.low)}V${atY(run.high)}M${px - 4} ${atY(run.low)}h8M${px - 4} ${atY(run.high)}h8M${px - 4} ${atY(run.predicted)}h8` }));
-    if (run.got === null) return;
-    const mark = run.suggested ? el("path", { class: "ours", d: diamond(px, atY(run.got), 6) }) : el("circle", { class: "dot", cx: px, cy: atY(run.got), r: 3.5 });
-    svg.append(titled(mark, told(run)));
+    if (!run.suggested) return svg.append(titled(el("circle", { class: "dot", cx: px, cy: atY(run.got), r: 3.5 }), told(run)));
+    const group = titled(el("g"), told(run));
+    if (run.predicted !== null) {
+      const d = whiskers(run, data.values, atY, (p, across, verb) => `${verb}${px + across} ${p}`);
+      group.append(el("path", { class: "hit", d: `M${px} ${atY(run.low)}V${atY(run.high)}` }), el("path", { class: "interval", d: `${d}M${px - 4} ${atY(run.predicted)}h8` }));
+    }
+    if (run.got !== null) group.append(el("path", { class: "ours", d: diamond(px, atY(run.got), 6) }));
+    else if (run.predicted !== null) group.append(el("path", { class: "waits", d: diamond(px, atY(run.predicted), 5) }));
+    svg.append(group);
   });
 }
 
@@ -111,13 +122,12 @@ function drawActual() {
   if (!done.length) return empty("actual", "No suggestion has finished yet.");
   const [svg, width] = frame("actual", 320, `Predicted and actual ${data.metric} of ${done.length} suggestions`);
   const box = { left: 64, right: width - 12, top: 10, bottom: 276 };
-  const both = extent(done.flatMap((run) => [run.got, run.predicted, run.low, run.high]), false);
-  const [atX, atY] = axes(svg, box, both, both, { x: `predicted ${data.metric}, with 80% interval`, y: `actual ${data.metric}` });
+  const [atX, atY] = axes(svg, box, data.compared, data.compared, { x: `predicted ${data.metric}, with 80% interval`, y: `actual ${data.metric}` });
   svg.append(el("path", { class: "same", d: `M${box.left} ${box.bottom}L${box.right} ${box.top}` }));
   for (const run of done) {
     const py = atY(run.got);
-    svg.append(el("path", { class: "interval", d: `M${atX(run.low)} ${py}H${atX(run.high)}M${atX(run.low)} ${py - 4}v8M${atX(run.high)} ${py - 4}v8` }));
-    svg.append(titled(el("path", { class: "ours", d: diamond(atX(run.predicted), py, 6) }), told(run)));
+    const d = whiskers(run, data.compared, atX, (p, across, verb) => `${verb}${p} ${py + across}`);
+    svg.append(titled(el("g", {}, el("path", { class: "hit", d }), el("path", { class: "interval", d }), el("path", { class: "ours", d: diamond(atX(run.predicted), py, 6) })), told(run)));
   }
 }
 
@@ -147,20 +157,20 @@ function drawCurves() {
   const all = Math.max(at("curves").clientWidth, 260), n = all > 850 ? 3 : all > 520 ? 2 : 1;
   const cell = all / n, tall = 220, height = tall * Math.ceil(data.curves.length / n);
   const [svg] = frame("curves", height, "Partial dependence of the most important params");
-  const y = extent(data.curves.flatMap((curve) => [...curve.low, ...curve.high, ...curve.mean]), false);
   data.curves.forEach((curve, i) => {
     const left = cell * (i % n), top = tall * Math.floor(i / n);
     const box = { left: left + 62, right: left + cell - 12, top: top + 10, bottom: top + tall - 52 };
-    if (curve.choices) return drawChoices(svg, curve, box, y);
-    const [atX, atY] = axes(svg, box, extent(curve.at, curve.log), y, { x: cut(curve.name, 36) });
+    const names = { x: cut(curve.name, 36), y: i % n ? "" : cut(`expected ${data.metric}`, 24) };
+    if (curve.choices) return drawChoices(svg, curve, box, names);
+    const [atX, atY] = axes(svg, box, extent(curve.at, curve.log), data.expected, names);
     const along = (values) => values.map((v, k) => `${atX(curve.at[k])} ${atY(v)}`);
     svg.append(el("path", { class: "band", d: `M${[...along(curve.low), ...along(curve.high).reverse()].join("L")}z` }));
     svg.append(titled(el("path", { class: "mean", d: `M${along(curve.mean).join("L")}` }), curve.name));
   });
 }
-function drawChoices(svg, curve, box, y) {
+function drawChoices(svg, curve, box, names) {
   const step = (box.right - box.left) / curve.choices.length;
-  const [, atY] = axes(svg, box, null, y, { x: cut(curve.name, 36) });
+  const [, atY] = axes(svg, box, null, data.expected, names);
   curve.choices.forEach((choice, k) => {
     const x = box.left + step * (k + 0.5);
     svg.append(el("path", { class: "interval", d: `M${x} ${atY(curve.low[k])}V${atY(curve.high[k])}M${x - 4} ${atY(curve.low[k])}h8M${x - 4} ${atY(curve.high[k])}h8` }));
@@ -177,6 +187,8 @@ function drawParallel() {
   svg.setAttribute("role", "group");
   const fit = Math.max(2, Math.floor((shown - 110) / 64) + 1), last = data.axes.length - 1; // the metric stays
   const all = data.axes.map((axis, i) => ({ ...axis, i })).filter((axis) => axis.i === last || axis.i < fit - 1);
+  const n = all.length - 1;
+  at("fitting").textContent = n < data.n_params ? `${n === 1 ? `The ${data.ranked_by}` : `The ${n} ${data.ranked_by}`} of ${data.n_params} params ${n === 1 ? "is" : "are"} drawn.` : "";
   const top = 44, bottom = 330, unset = 362, gap = (shown - 110) / Math.max(all.length - 1, 1), places = all.map((_, i) => 50 + gap * i);
   const heights = all.map((axis) => {
     if (axis.choices) { const n = axis.choices.length; return (v) => (n === 1 ? 0.5 : v / (n - 1)); }
@@ -247,26 +259,27 @@ function drawAxis(svg, axis, i, { x, top, bottom, gap, py, height, filter }) {
 }
 
 function sortable(table) {
+  const order = new Intl.Collator(undefined, { numeric: true }); // run 2 before run 10
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, place) => head.querySelector("button")?.addEventListener("click", () => {
     const up = head.getAttribute("aria-sort") !== "ascending";
     for (const other of heads) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const key = (row) => row.cells[place].dataset.sort;
+    const key = (body) => body.rows[0].cells[place].dataset.sort;
     const isNumber = head.classList.contains("number");
     const compare = (a, b) => {
       if ((key(a) === "") !== (key(b) === "")) return key(a) === "" ? 1 : -1; // what is not known comes last
-      const by = isNumber ? Number(key(a)) - Number(key(b)) : key(a).localeCompare(key(b));
+      const by = isNumber ? Number(key(a)) - Number(key(b)) : order.compare(key(a), key(b));
       return up ? by : -by;
     };
-    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+    table.append(...[...table.tBodies].sort(compare)); // each is a suggestion: its numbers, and below them its params
   }));
 }
 
 function draw() {
   drawBudget(); drawActual(); drawParallel(); drawImportance(); drawCurves();
 }
-at("switch").hidden = !data.has_hours;
+at("switch").hidden = !data.has_times;
 at("switch").addEventListener("change", drawBudget);
 if (at("suggestions")) sortable(at("suggestions"));
 let width = window.innerWidth;

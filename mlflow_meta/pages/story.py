@@ -14,6 +14,12 @@ from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Direction, Objective
 
 
+def waiting(suggested: pd.DataFrame) -> pd.Series:
+    """Which rows, as `Story.suggested` has them, are to be trained or in training."""
+    is_open = suggested["status"].isin(["SCHEDULED", "RUNNING"])
+    return is_open & (suggested["verdict"] != "rejected")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """What was suggested for an experiment, and what has come of it.
@@ -22,14 +28,16 @@ class Story:
         experiment_name: Which experiment.
         task: Which of its tasks; the experiment's name where it is one.
         objective: What is to be improved.
-        model: Which meta-model has suggested, or was asked; empty for none.
+        model: Which meta-model has explained, such as `mlflow-meta-rmse v3`; empty for none.
         before: The runs that were not suggested: `run_id`, `start_time`, `got` (in the metric's
             own units), `duration_s` and `params.<name>`.
-        suggested: One row a suggestion: `run_id`, `name`, `rank`, `status`, `predicted`, `low`,
-            `high`, `got` (NaN where it has not finished), `start_time`, `duration_s` and
+        suggested: One row a suggestion: `run_id`, `name`, `rank`, `status`, `version` (of the
+            meta-model, such as `mlflow-meta-rmse/3`; empty where none was asked), `verdict` (what
+            people have decided: `approved`, `rejected` or empty), `reason` (theirs), `predicted`,
+            `low`, `high`, `got` (NaN where it has not finished), `start_time`, `duration_s` and
             `params.<name>`.
         explanation: Which params matter, and what they do; None where nobody can say.
-        space: What `explanation` is about; None where that is.
+        space: Of the params, whose scales the axes have; None where it is not known.
         why_not: Why there is no explanation, as a sentence; empty where there is one.
         address: What the address of a run's page begins with; empty where it is not known.
         now: When it is told.
@@ -51,6 +59,11 @@ class Story:
     def done(self) -> pd.DataFrame:
         """The suggestions that have finished with the metric."""
         return self.suggested[self.suggested["got"].notna()]
+
+    @property
+    def waiting(self) -> pd.Series:
+        """Which suggestions are to be trained or in training."""
+        return waiting(self.suggested)
 
     @property
     def best_before(self) -> float:

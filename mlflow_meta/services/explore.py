@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 
 import numpy as np
 import pandas as pd
 
 from mlflow_meta import shown
 from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.pages import Story, page, runs_before, suggested_now
 from mlflow_meta.proposal import spread_out, tried_on
 from mlflow_meta.scheduling import (
     Decision,
@@ -23,6 +25,11 @@ from mlflow_meta.space import SearchSpace, infer, narrowed
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.suggested import configs_of, item, note, suggested_runs, undecided_in
 from mlflow_meta.trials import Config, Direction, Objective, Suggestion, Suggestions
+
+_NOT_ASKED = (
+    "No meta-model was asked: these suggestions cover the search space evenly. When they have "
+    "finished, `mlflow-meta train` learns which params matter."
+)
 
 
 def explore(  # noqa: PLR0913 - each is a choice of its own
@@ -109,6 +116,23 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
                 "never_logged": [name for name in space.names if f"params.{name}" not in trials],
             },
             tags=tags,
+            draw=lambda: {
+                names.REPORT_FILE: page(
+                    Story(
+                        experiment_name=experiment_name,
+                        task=experiment_name,
+                        objective=objective,
+                        model="",
+                        before=runs_before(own, dataset.frame, objective.direction.sign),
+                        suggested=suggested_now(found, ""),
+                        explanation=None,
+                        space=space,
+                        why_not=_NOT_ASKED,
+                        address="",
+                        now=datetime.now(timezone.utc),
+                    )
+                )
+            },
         )
 
     done = scheduled_once(store, ledger, question, decide, dry_run=dry_run)

@@ -22,6 +22,7 @@ from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.errors import TryLater
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.curves import frame as curves_of
+from mlflow_meta.store.descriptions import HARVEST, NOTE
 from mlflow_meta.store.harvests import Snapshot, latest_signatures, latest_snapshot
 from mlflow_meta.store.own_runs import end_abandoned, own_run
 from mlflow_meta.store.signatures import Signatures, has_silent
@@ -188,7 +189,7 @@ def _write(
     about: Mapping[str, str],
 ) -> str:
     end_abandoned(store, ("harvest",))
-    with own_run(store, "harvest", tags) as run_id:
+    with own_run(store, "harvest", {**tags, NOTE: HARVEST}) as run_id:
         store.log_files(run_id, files)
         store.log_batch(
             run_id,

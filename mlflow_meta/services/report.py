@@ -16,7 +16,7 @@ from mlflow_meta.errors import NoModel, NothingToLearn
 from mlflow_meta.explain import explain
 from mlflow_meta.known import known_to, space_of, task_of
 from mlflow_meta.metrics import coverage
-from mlflow_meta.pages import Story, page
+from mlflow_meta.pages import Story, page, waiting
 from mlflow_meta.store import MlflowStore, registry
 from mlflow_meta.store.suggested import suggested as suggested_runs
 from mlflow_meta.store.suggested import suggested_objectives
@@ -95,6 +95,7 @@ def report(
     runs = runs.merge(times, on="run_id").merge(params, on="run_id")
     before = runs[~runs["run_id"].isin(suggested["run_id"])]
     done = suggested[suggested["got"].notna() & suggested["start_time"].notna()]
+    drawn = pd.concat([done, suggested[waiting(suggested) & suggested["got"].isna()]])
     sign = objective.direction.sign
     return Report(
         objective=objective,
@@ -104,7 +105,7 @@ def report(
         best_after=float(sign * runs["value"].min()),
         coverage=_coverage(done) if len(done) else np.nan,
         before=before,
-        picture=pictures.progress(before, done, objective),
+        picture=pictures.progress(before, drawn, objective),
     )
 
 

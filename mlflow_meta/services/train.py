@@ -21,7 +21,7 @@ from mlflow_meta.models.signal import Signal
 from mlflow_meta.promotion import Decision, carry_out, decide
 from mlflow_meta.served.packed import Packed
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
-from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store import MlflowStore, descriptions, names, registry
 from mlflow_meta.store.model_folder import servable
 from mlflow_meta.store.own_runs import end_abandoned, own_run
 from mlflow_meta.trials import At, Direction, Objective
@@ -135,7 +135,15 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     progress(f"registering {name}")
     registry.reserve(store, name, objective)
     end_abandoned(store, ("train", "candidate", "update"))
-    with own_run(store, f"train {objective.metric}", {names.KIND: "train"}) as run_id:
+    note = descriptions.training(
+        metric=objective.metric,
+        model_name=name,
+        kind=best.name,
+        n_trials=len(trials),
+        n_tasks=trials["task"].nunique(),
+    )
+    tags = {names.KIND: "train", descriptions.NOTE: note}
+    with own_run(store, f"train {objective.metric}", tags) as run_id:
         _log_choice(store, run_id, packed, table, trials)
         store.log_files(
             run_id,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
 from mlflow_meta.promotion import Decision, carry_out, decide
-from mlflow_meta.store import MlflowStore, names, registry
+from mlflow_meta.store import MlflowStore, descriptions, names, registry
 from mlflow_meta.store.model_folder import servable
 from mlflow_meta.store.own_runs import end_abandoned, own_run
 from mlflow_meta.trials import Objective
@@ -71,7 +71,17 @@ def update(
         registry.reserve(store, new.name, new.objective)
         metric = new.objective.metric
         end_abandoned(store, ("train", "candidate", "update"))
-        with own_run(store, f"update {metric}", {names.KIND: "update"}) as run_id:
+        trials = known.trials[known.trials["task"].isin(list(new.model.scales))]
+        note = descriptions.training(
+            metric=metric,
+            model_name=new.name,
+            kind=new.kind,
+            n_trials=len(trials),
+            n_tasks=trials["task"].nunique(),
+            is_update=True,
+        )
+        tags = {names.KIND: "update", descriptions.NOTE: note}
+        with own_run(store, f"update {metric}", tags) as run_id:
             store.log_batch(
                 run_id,
                 params={
@@ -82,7 +92,6 @@ def update(
                     "harvest_run_id": known.harvest_run_id,
                 },
             )
-            trials = known.trials[known.trials["task"].isin(list(new.model.scales))]
             registry.log_training_data(store, run_id, trials, known.harvest_run_id)
             version = registry.register(store, run_id, new.name, servable(new, trials))
             decision = decide(store, new.name, new, trials, by_hand=promote)

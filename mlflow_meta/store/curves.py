@@ -30,12 +30,12 @@ SYSTEM = "system/"  # prefix of MLflow's own metrics of the hardware
 
 
 def predicted(runs: Runs, points: pa.Table) -> Mask:
-    """`(m,)`: what we predicted for a suggested run, which is no result of that run."""
+    """`(m,)`: a suggested run's rank and what we predicted for it, which are no results of it."""
     suggested = np.zeros(len(runs), dtype=bool)
     for tag, owners, _ in by_key(runs.tags):
         if tag == names.RANK:
             suggested[owners] = True
-    ours = _of_keys(points, lambda key: key.startswith((names.PREDICTED, names.PREFIX)))
+    ours = _of_keys(points, lambda key: key.startswith(names.OWN_METRICS))
     return np.asarray(ours & suggested[points["run"].to_numpy()])
 
 

@@ -29,6 +29,7 @@ from mlflow_meta.errors import NothingToLearn, StoreRefused
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import connect, is_database, translated
 from mlflow_meta.store.contract import ENDED, Record, RunStatus
+from mlflow_meta.store.descriptions import NOTE, OWN_EXPERIMENT
 from mlflow_meta.store.patience import (
     ATTEMPTS,
     Patience,
@@ -126,7 +127,7 @@ class MlflowRuns:
             if found is None:
                 note = "There is none yet, and this user may make none."
                 with needing("EDIT", OURS_IN_WORDS, note=note):
-                    self._make_experiment(name, {})
+                    self._make_experiment(name, {NOTE: OWN_EXPERIMENT})
                 found = self._experiment(name)
             assert found is not None, "an experiment that was made is there"
             if found.lifecycle_stage != "active":

@@ -9,6 +9,7 @@ OURS = (PROJECT_EXPERIMENT, LEDGER_EXPERIMENT)
 """From which nothing is learned."""
 
 RANK = "mlflow_meta.rank"
+"""A tag, by which suggested runs are found, and a metric, as MLflow's UI sorts tags as texts."""
 MODEL_VERSION = "mlflow_meta.model_version"
 HARVEST_RUN = "mlflow_meta.harvest_run"
 METRIC = "mlflow_meta.metric"
@@ -54,6 +55,11 @@ HARDWARE = "mlflow_meta.hardware."
 PREDICTED = "predicted_"
 FRONT = "mlflow_meta.front"
 PREDICTED_DURATION = "mlflow_meta.predicted_duration_s"
+STD, LOW, HIGH = "std_", "low_80_", "high_80_"
+"""Before the name of a prediction: its standard deviation, and the ends of its 80% interval. They
+come first since a column of MLflow's UI shows 12 characters of its name."""
+OWN_METRICS = (PREFIX, PREDICTED, STD + PREDICTED, LOW + PREDICTED, HIGH + PREDICTED)
+"""How the metrics of a suggested run begin that are no results of it."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 GATE = "mlflow_meta.gate"

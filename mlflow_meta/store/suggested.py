@@ -16,6 +16,7 @@ from mlflow_meta.space.rejections import DECISION, Rejection, Verdict, decision_
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.contract import Record, Store
+from mlflow_meta.store.descriptions import NOTE
 from mlflow_meta.store.mlflow_store import MlflowStore
 from mlflow_meta.store.plans import Item, digest
 from mlflow_meta.store.publish import DISCARDED, is_draft
@@ -30,6 +31,8 @@ _SUGGESTED = [
     "created",
     "version",
     "batch",
+    "verdict",
+    "reason",
     "predicted",
     "std",
     "low",
@@ -51,10 +54,15 @@ def share_view(
     """
     experiment_id = store.experiment_id(experiment_name)
     predicted = names.PREDICTED + objective.metric
-    metrics = [predicted, f"{predicted}_low", f"{predicted}_high", names.PREDICTED_DURATION]
-    metrics += objective.spellings
+    metrics = [
+        names.RANK,
+        predicted,
+        names.LOW + predicted,
+        names.HIGH + predicted,
+        names.PREDICTED_DURATION,
+        *objective.spellings,
+    ]
     columns = [
-        f"tags.`{names.RANK}`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"params.`{name}`" for name in param_names),
     ]
@@ -63,15 +71,28 @@ def share_view(
         "name": f"Suggested for {objective.metric}",
         "createdAt": now_ms,
         "updatedAt": now_ms,
-        "state": json.dumps({"selectedColumns": columns}),
+        "state": json.dumps(
+            {
+                "selectedColumns": columns,
+                "orderByKey": f"metrics.`{names.RANK}`",
+                "orderByAsc": True,
+            }
+        ),
     }
-    key = hashlib.sha256(objective.metric.encode()).hexdigest()[:32]
     store.client.set_experiment_tag(
-        experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view)
+        experiment_id, f"mlflow.sharedViewState.{_view_key(objective.metric)}", json.dumps(view)
     )
-    return (
-        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={key}"
-    )
+    return view_address(experiment_id, objective.metric)
+
+
+def view_address(experiment_id: str, metric: str) -> str:
+    """The address of the view that `share_view` saves, from the server's root."""
+    asked = f"workflowType=machine_learning&viewStateShareKey={_view_key(metric)}"
+    return f"/#/experiments/{experiment_id}/runs?{asked}"
+
+
+def _view_key(metric: str) -> str:
+    return hashlib.sha256(metric.encode()).hexdigest()[:32]
 
 
 def configs_of(records: Sequence[Record]) -> list[dict[str, str]]:
@@ -158,10 +179,11 @@ def item(
         name=f"suggested {suggestion.rank}: {suggestion.mean:.4g}",
         params=params,
         metrics={
+            names.RANK: float(suggestion.rank),
             predicted: shown.kept(suggestion.mean),
-            f"{predicted}_std": shown.kept(suggestion.std),
-            f"{predicted}_low": shown.kept(suggestion.low),
-            f"{predicted}_high": shown.kept(suggestion.high),
+            names.STD + predicted: shown.kept(suggestion.std),
+            names.LOW + predicted: shown.kept(suggestion.low),
+            names.HIGH + predicted: shown.kept(suggestion.high),
             **others,
         },
         tags={
@@ -169,7 +191,7 @@ def item(
             names.RANK: str(suggestion.rank),
             names.TASK: task,
             **_objective_tags(objective),
-            "mlflow.note.content": note,
+            NOTE: note,
         },
     )
 
@@ -225,9 +247,10 @@ def suggested(store: Store, experiment_name: str, objective: Objective) -> pd.Da
     Returns:
         One row for each run suggested for the objective's metric, the newest suggestion first and
         each in the order of ranks: `run_id`, `name`, `rank`, `status`, `created` (UTC), `version`
-        (of the meta-model), `predicted`, `std`, `low`, `high` (80% interval) and `got`, the last
-        value; in the metric's own units, NaN for what is not known yet. And `params.<name>` as
-        texts. Of several attempts the last one.
+        (of the meta-model), `verdict` (`approved`, `rejected` or empty), `reason`, `predicted`,
+        `std`, `low`, `high` (80% interval) and `got`, the last value; in the metric's own units,
+        NaN for what is not known yet. And `params.<name>` as texts. Of several attempts the last
+        one.
     """
     rows = [
         _row(record, objective)
@@ -242,6 +265,7 @@ def suggested(store: Store, experiment_name: str, objective: Objective) -> pd.Da
 
 def _row(record: Record, objective: Objective) -> dict[str, object]:
     metrics, tags = record.metrics, record.tags
+    decision = decision_of(tags)
     predicted = names.PREDICTED + objective.metric
     got = [metrics[name] for name in objective.spellings if np.isfinite(metrics.get(name, np.nan))]
     return {
@@ -252,10 +276,12 @@ def _row(record: Record, objective: Objective) -> dict[str, object]:
         "created": pd.Timestamp(record.start_ms, unit="ms", tz="UTC"),
         "version": tags.get(names.MODEL_VERSION, ""),
         "batch": tags.get(names.SUGGEST_RUN, ""),
+        "verdict": "" if decision.verdict is Verdict.NONE else decision.verdict.value,
+        "reason": decision.reason,
         "predicted": metrics.get(predicted, np.nan),
-        "std": metrics.get(f"{predicted}_std", np.nan),
-        "low": metrics.get(f"{predicted}_low", np.nan),
-        "high": metrics.get(f"{predicted}_high", np.nan),
+        "std": metrics.get(names.STD + predicted, np.nan),
+        "low": metrics.get(names.LOW + predicted, np.nan),
+        "high": metrics.get(names.HIGH + predicted, np.nan),
         "got": got[0] if got and record.status == "FINISHED" else np.nan,
         **{f"params.{k}": v for k, v in own_params(record).items()},
     }

@@ -36,7 +36,7 @@ def items_of(batch: int, n: int) -> list[Item]:
             suggestion=plans.digest([batch, i]),
             name=f"suggested {i}",
             params={f"param_{j}": str(batch + i / (j + 1)) for j in range(N_PARAMS)},
-            metrics={f"predicted_loss{end}": 0.1 * i for end in ("", "_std", "_low", "_high")},
+            metrics={f"{x}predicted_loss": 0.1 * i for x in ("", "std_", "low_80_", "high_80_")},
             tags={names.RANK: str(i + 1), names.TASK: "task", "mlflow.note.content": "why " * 100},
         )
         for i in range(n)
