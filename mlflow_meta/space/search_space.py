@@ -49,6 +49,9 @@ class SearchSpace:
             _check_condition(name, param, self.params)
         object.__setattr__(self, "params", MappingProxyType(_parents_first(self.params)))
 
+    def __reduce__(self) -> tuple[type[SearchSpace], tuple[dict[str, Param]]]:
+        return SearchSpace, (dict(self.params),)  # a mapping proxy can be neither copied nor sent
+
     @property
     def names(self) -> list[str]:
         """The parameters' names, parents before their children."""
