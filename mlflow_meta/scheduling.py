@@ -15,6 +15,7 @@ from mlflow_meta.store.plans import Item, Plan
 from mlflow_meta.store.publish import publish
 from mlflow_meta.store.suggested import share_view
 from mlflow_meta.store.sweep import sweep
+from mlflow_meta.subsets import folded
 from mlflow_meta.trials import Objective, Searched, Suggestion, Suggestions
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ def published(
     n, about = len(plan.items), plan.about
     run_ids = publish(ledger, plan, lambda i: progress(f"scheduling: {i} of {n} runs"))
     objective = Objective.from_dict(about["objective"])
-    view = share_view(store, about["experiment_name"], objective, list(about["space"]))
+    params = list(folded(dict.fromkeys(about["space"], True)))
+    view = share_view(store, about["experiment_name"], objective, params)
     return told(about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id)
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from mlflow_meta.cli.terminal import echo, plain
 from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.subsets import folded
 
 MAX_REMARKS = 8  # shown; --json has them all
 
@@ -90,7 +91,7 @@ def suggestions(found: Suggestions) -> None:
     table(
         ["rank", f"predicted {metric}", "80% interval", "configuration"],
         [
-            [s.rank, s.mean, f"{s.low:.5g} .. {s.high:.5g}", config(dict(s.config))]
+            [s.rank, s.mean, f"{s.low:.5g} .. {s.high:.5g}", config(folded(s.config))]
             for s in found.items
         ],
     )
@@ -118,7 +119,7 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
             {
                 "rank": s.rank,
                 "run_id": run_id,
-                "params": dict(s.config),
+                "params": folded(s.config),
                 "predicted": s.mean,
                 "std": s.std,
                 "low": s.low,

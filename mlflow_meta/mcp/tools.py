@@ -25,6 +25,7 @@ from mlflow_meta.services.predict import predict
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.space.narrow import asked
 from mlflow_meta.store import MlflowStore
+from mlflow_meta.subsets import folded
 from mlflow_meta.trials import ConfigValue, Direction, Suggestions
 
 MAX_N = 100  # configurations in one call: more would flood who reads them
@@ -123,7 +124,7 @@ class Tools:
                     run_id=one.run_id,
                     task=one.task,
                     value=one.metric,
-                    params=dict(one.config),
+                    params=folded(one.config),
                     duration_s=known(one.duration_s),
                 )
                 for one in found.trials
@@ -263,7 +264,7 @@ def _suggestions(found: Suggestions) -> results.Suggestions:
         suggestions=[
             results.Suggestion(
                 rank=one.rank,
-                params=dict(one.config),
+                params=folded(one.config),
                 predicted=one.mean,
                 low_80=one.low,
                 high_80=one.high,

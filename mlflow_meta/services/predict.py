@@ -12,6 +12,7 @@ from mlflow_meta.known import brought_up_to_date, known_to, task_of
 from mlflow_meta.served.answers import Answers
 from mlflow_meta.served.remember import remember
 from mlflow_meta.store import MlflowStore, registry
+from mlflow_meta.subsets import list_of
 from mlflow_meta.trials import Config, Objective
 
 
@@ -75,6 +76,7 @@ def predict(
     asked = [{_column(name): value for name, value in config.items()} for config in configs]
     frame = pd.DataFrame(asked, dtype=object).assign(task=task)
     read = {"task", *(column.source for column in columns)}
+    read |= {f"params.{list_of(source.removeprefix('params.'))}" for source in read}
     given = {str(column) for column in frame}
     return Predictions(
         task=task,

@@ -23,6 +23,7 @@ from mlflow_meta.space.params import (
     is_number,
     same,
 )
+from mlflow_meta.subsets import unfolded
 from mlflow_meta.trials import Config, ConfigValue
 
 _KINDS: dict[str, type[Float] | type[Integer] | type[Categorical]] = {
@@ -112,6 +113,7 @@ class SearchSpace:
 
     def parse(self, texts: Mapping[str, object]) -> dict[str, ConfigValue]:
         """The configuration that MLflow keeps as `texts`; what is no value of ours is left out."""
+        texts = unfolded(texts, self.params)
         parsed = {
             name: param.parse(str(texts[name]))
             for name, param in self.params.items()
