@@ -10,6 +10,7 @@
     - Unreadable          its database can't be read directly; over REST it can
   - TryLater              another command is at work, or the time given was too short
   - NoCluster             no Dask, nobody at its address, other versions there, or it is lost
+  - NotInstalled          a package that only an extra brings along; says what to install
   - NothingToLearn        no such experiment, no run with that metric
     - TooLittle           too few runs, or none that differ
   - NoModel               no meta-model has been trained for this metric
@@ -56,6 +57,10 @@ class Unreadable(StoreError):
 
 class NoCluster(MetaError):
     """The cluster can't be used."""
+
+
+class NotInstalled(MetaError):
+    """A package that an extra brings along is not installed."""
 
 
 class TryLater(MetaError):

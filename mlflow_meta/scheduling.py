@@ -18,6 +18,7 @@ from mlflow_meta.store.plans import Item, Plan
 from mlflow_meta.store.publish import publish
 from mlflow_meta.store.suggested import rejections_in, share_view, view_address
 from mlflow_meta.store.sweep import sweep
+from mlflow_meta.subsets import folded
 from mlflow_meta.trials import Objective, Searched, Suggestion, Suggestions
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,8 @@ def published(
     n, about = len(plan.items), plan.about
     run_ids = publish(ledger, plan, lambda i: progress(f"scheduling: {i} of {n} runs"))
     objective = Objective.from_dict(about["objective"])
-    view = share_view(store, about["experiment_name"], objective, list(about["space"]))
+    params = list(folded(dict.fromkeys(about["space"], True)))
+    view = share_view(store, about["experiment_name"], objective, params)
     return told(about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id)
 
 

@@ -5,6 +5,7 @@ import click
 from mlflow_meta.cli.follow import lineage
 from mlflow_meta.cli.learn import harvest, space, train
 from mlflow_meta.cli.look import backtest, demo, doctor, explain, report
+from mlflow_meta.cli.mcp import mcp
 from mlflow_meta.cli.schedule import cycle, monitor, promote
 from mlflow_meta.cli.suggest import suggest
 from mlflow_meta.cli.tune import tune
@@ -27,7 +28,7 @@ def main() -> None:
 
 _COMMANDS = (
     demo, doctor, harvest, space, train, promote, explain, backtest, suggest, work, watch, tune,
-    cycle, monitor, report, lineage,
+    cycle, monitor, report, lineage, mcp,
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -17,6 +17,7 @@ from mlflow_meta.cli.terminal import echo, plain
 from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.shown import duration
+from mlflow_meta.subsets import folded
 
 MAX_REMARKS = 8  # shown; --json has them all
 
@@ -119,7 +120,7 @@ def suggestions(found: Suggestions) -> None:
                 *(s.others[o] for o in others),
                 *([_lasting(s.duration_s)] if is_timed else []),
                 *([s.front] if has_fronts else []),
-                config(dict(s.config)),
+                config(folded(s.config)),
             ]
             for s in found.items
         ],
@@ -152,7 +153,7 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
             {
                 "rank": s.rank,
                 "run_id": run_id,
-                "params": dict(s.config),
+                "params": folded(s.config),
                 "predicted": s.mean,
                 "std": s.std,
                 "low": s.low,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mlflow_meta.columns import CONTEXT, UNSET, number_of
 from mlflow_meta.features import Encoder
 from mlflow_meta.served.memory import Memory
+from mlflow_meta.subsets import list_of, unfolded
 from mlflow_meta.trials import ConfigValue
 
 Matrix = NDArray[np.float64]
@@ -85,6 +86,8 @@ class Reader:
                 if column.level is True:  # of flags, one column says both
                     levels["False"] = False
         self._levels.pop(_TASK, None)
+        names = [source.removeprefix("params.") for source in self._levels]
+        self._flags = {name: param for name in names if (param := list_of(name))}
         self._context = [source for source in self._levels if not source.startswith("params.")]
 
     def read(self, frame: pd.DataFrame) -> Rows:
@@ -98,6 +101,9 @@ class Reader:
         if len(given) < len(frame.columns):
             twice = [str(name) for i, name in enumerate(frame.columns) if i not in given.values()]
             raise ValueError(f"Each column may be given once, but {twice[:5]} are given twice.")
+        if self._flags:
+            frame = self._with_flags(frame, given)
+            given = {column_of(str(name)): i for i, name in enumerate(frame.columns)}
         notes: list[list[str]] = [[] for _ in range(n)]
         values = frame.to_numpy(dtype=object).T.tolist()  # at once: a column at a time is slow
         asked = values[given[_TASK]] if _TASK in given else [None] * n
@@ -112,6 +118,19 @@ class Reader:
                 ]
         self._fill_in(rows)
         return rows
+
+    def _with_flags(self, frame: pd.DataFrame, given: Mapping[str, int]) -> pd.DataFrame:
+        """`frame` with a column for each item of a param that lists some, such as `features`."""
+        added: dict[str, list[object]] = {}
+        for flag, param in self._flags.items():
+            place = given.get(f"params.{param}")
+            if place is not None and f"params.{flag}" not in given:
+                texts = frame.iloc[:, place]
+                added[f"params.{flag}"] = [
+                    None if _is_missing(text) else unfolded({param: text}, [flag]).get(flag)
+                    for text in texts
+                ]
+        return pd.concat([frame, pd.DataFrame(added, frame.index, dtype=object)], axis=1)
 
     def _tasks(self, asked: Sequence[object], notes: list[list[str]]) -> list[str]:
         tasks = []

@@ -14,6 +14,7 @@ from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import Packed
 from mlflow_meta.served.rows import column_of, is_set, name_of
 from mlflow_meta.space import narrowed, own_space
+from mlflow_meta.subsets import folded
 
 MAX_K = 1000
 MAX_BUDGET_S = 3600.0
@@ -73,10 +74,11 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
         rng=np.random.default_rng(seed),
         search_s=budget_s,
     )
+    whole = [folded(config) for config in configs]
     # As objects: a whole number stays one where another configuration lacks the param.
     params = {
-        f"params.{name}": pd.Series([config.get(name) for config in configs], dtype=object)
-        for name in space.names
+        f"params.{name}": pd.Series([config.get(name) for config in whole], dtype=object)
+        for name in folded(dict.fromkeys(space.names, True))
     }
     told = answers.of(pd.DataFrame({"task": task, **params}))
     taken = {"rank", "task", *COLUMNS}

@@ -16,6 +16,7 @@ from mlflow_meta.errors import BadSpace, TooLittle
 from mlflow_meta.space.distributions import read_distribution
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When, allows
 from mlflow_meta.space.search_space import SearchSpace
+from mlflow_meta.subsets import list_of
 
 MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
 MAX_SEARCHED = 200  # params; a run that logs more has dumped all that its program knows
@@ -111,6 +112,9 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             found[name] = _param(values.dropna())
         else:
             left_out[name] = reason
+    always = _always_listed(columns, found)
+    found = {name: (found | always)[name] for name in columns if name in found or name in always}
+    left_out = {name: reason for name, reason in left_out.items() if name not in always}
     is_set = {name: columns[name].notna().to_numpy() for name in found}
     rare = _beyond_the_cap(is_set)
     left_out |= rare
@@ -189,6 +193,18 @@ def _widest(params: Sequence[Param]) -> Param | None:
     fields = {key: getattr(first, key) for key in first.__slots__} | {"low": low, "high": high}
     scales = {(param.log, param.step) for param in ranges}
     return type(first)(**fields) if len(scales) == 1 else None
+
+
+def _always_listed(
+    columns: Mapping[str, pd.Series], found: Mapping[str, Param]
+) -> dict[str, Param]:
+    """The items that every run has listed, as fixed: the list is not whole without them."""
+    lists = {list_of(name) for name in found} - {None}
+    return {
+        name: Categorical(choices=(True,))
+        for name, values in columns.items()
+        if name not in found and list_of(name) in lists and values.dropna().eq(True).all()
+    }
 
 
 def _why_not(name: str, values: pd.Series) -> str | None:

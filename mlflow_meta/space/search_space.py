@@ -23,6 +23,7 @@ from mlflow_meta.space.params import (
     is_number,
     same,
 )
+from mlflow_meta.subsets import unfolded
 from mlflow_meta.trials import Config, ConfigValue
 
 _KINDS: dict[str, type[Float] | type[Integer] | type[Categorical]] = {
@@ -48,6 +49,9 @@ class SearchSpace:
         for name, param in self.params.items():
             _check_condition(name, param, self.params)
         object.__setattr__(self, "params", MappingProxyType(_parents_first(self.params)))
+
+    def __reduce__(self) -> tuple[type[SearchSpace], tuple[dict[str, Param]]]:
+        return SearchSpace, (dict(self.params),)  # a mapping proxy can be neither copied nor sent
 
     @property
     def names(self) -> list[str]:
@@ -109,6 +113,7 @@ class SearchSpace:
 
     def parse(self, texts: Mapping[str, object]) -> dict[str, ConfigValue]:
         """The configuration that MLflow keeps as `texts`; what is no value of ours is left out."""
+        texts = unfolded(texts, self.params)
         parsed = {
             name: param.parse(str(texts[name]))
             for name, param in self.params.items()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow.entities import Experiment
 
+from mlflow_meta import subsets
 from mlflow_meta.columns import type_texts
 from mlflow_meta.dataset import MetaDataset
 from mlflow_meta.store import by_optuna, context, curves, names, quarantine
@@ -140,6 +141,9 @@ def _texts(
     for key, rows, values in groups:
         if key not in allowed:
             continue
+        if prefix == "params." and (flags := _flags(key, values, rows, n)):
+            columns |= flags
+            continue
         columns[prefix + key], odd = type_texts(values, rows, n)
         if odd:
             remarks.append(
@@ -148,6 +152,19 @@ def _texts(
             )
         if secrets := pc.sum(pc.match_substring(values, REDACTED)).as_py():
             remarks.append(f"{prefix}{key}: {secrets} values that look like secrets are redacted.")
+    return columns
+
+
+def _flags(key: str, values: pa.StringArray, rows: np.ndarray, n: int) -> dict[str, object]:
+    """A column `(n,)` for each item of a param that lists items; none where it is no such param."""
+    coded = values.dictionary_encode()
+    texts = coded.dictionary.to_pylist()
+    columns: dict[str, object] = {}
+    for flag, used in (subsets.items_of(key, texts) or {}).items():
+        is_set = np.array([text in used for text in texts])[coded.indices.to_numpy()]
+        column, missing = np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
+        column[rows], missing[rows] = is_set, False
+        columns[f"params.{flag}"] = pd.Series(pd.arrays.BooleanArray(column, missing))
     return columns
 
 

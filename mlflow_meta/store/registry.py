@@ -271,25 +271,37 @@ def _champion_version(
     )
 
 
-def _only_model(store: MlflowStore) -> str:
+@translated
+def champions(store: MlflowStore) -> dict[str, str]:
+    """Registered model -> the metric that it predicts, of all meta-models that have a champion."""
+    return _champions(store)
+
+
+def _champions(store: MlflowStore) -> dict[str, str]:
     # MLflow's client would ask for models that are no prompts, of which servers before 2.22 know
     # nothing: they find none.
     registry = store.client._get_registry_client().store
-    ours: list[str] = []
+    ours: dict[str, str] = {}
     token = None
     while True:
         page = registry.search_registered_models(f"tags.`{names.METRIC}` != ''", PAGE, None, token)
-        ours += [model.name for model in page if names.CHAMPION in (model.aliases or {})]
+        ours |= {
+            str(model.name): str(model.tags[names.METRIC])
+            for model in page
+            if names.CHAMPION in (model.aliases or {})
+        }
         token = page.token
         if not token:
-            break
+            return dict(sorted(ours.items()))
+
+
+def _only_model(store: MlflowStore) -> str:
+    ours = list(_champions(store))
     if not ours:
         raise NoModel("No meta-model has been trained yet. Run `mlflow-meta train --metric NAME`.")
     if len(ours) > 1:
-        raise NoModel(
-            f"There are several meta-models: {', '.join(sorted(ours))}. Say which by --metric."
-        )
-    return str(ours[0])
+        raise NoModel(f"There are several meta-models: {', '.join(ours)}. Say which by --metric.")
+    return ours[0]
 
 
 @translated

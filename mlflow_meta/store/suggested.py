@@ -21,6 +21,7 @@ from mlflow_meta.store.mlflow_store import MlflowStore
 from mlflow_meta.store.plans import Item, digest
 from mlflow_meta.store.publish import DISCARDED, is_draft
 from mlflow_meta.store.queue import is_superseded, own_params
+from mlflow_meta.subsets import folded
 from mlflow_meta.trials import Objective, Suggestion
 
 _SUGGESTED = [
@@ -162,7 +163,7 @@ def item(
         note: The run's description, as `note` makes it.
         tags: Its other tags.
     """
-    params = {name: str(value) for name, value in suggestion.config.items()}
+    params = {name: str(value) for name, value in folded(suggestion.config).items()}
     predicted = names.PREDICTED + objective.metric
     others = {
         names.PREDICTED + name: shown.kept(v)
@@ -210,7 +211,8 @@ def note(
         origin: What has predicted that, as Markdown.
     """
     params = "\n".join(
-        f"| {shown.cell(name)} | {shown.cell(str(value))} |" for name, value in item.config.items()
+        f"| {shown.cell(name)} | {shown.cell(str(value))} |"
+        for name, value in folded(item.config).items()
     )
     work = shown.code(f"mlflow-meta work -e {shlex.quote(experiment_name)} -- python train.py")
     decide = f"Set its tag `{DECISION}` to `approve` or `reject` to decide on it."
