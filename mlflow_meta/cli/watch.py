@@ -9,7 +9,7 @@ import click
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import read_direction
-from mlflow_meta.cli.running import emit, humane, interruptible, open_store, working
+from mlflow_meta.cli.running import emit, humane, open_store, working
 from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -77,27 +77,26 @@ def watch(  # noqa: PLR0913 - one argument an option
 
     action = Action.KILL if kill else Action.STOP if stop else Action.TAG
     before = None
-    with interruptible():
-        while True:
-            with working("reading curves"):
-                seen = run(
-                    store,
-                    experiment_name,
-                    metric=metric,
-                    direction=read_direction(direction),
-                    at=at,
-                    tasks_by=tasks_by,
-                    action=Action.LOOK if dry_run else action,
-                    before=before,
-                )
-            if as_json:
-                emit(_data(seen))
-            else:
-                _tell(seen)
-            if once:
-                return
-            before = seen.reading
-            time.sleep(poll)
+    while True:
+        with working("reading curves"):
+            seen = run(
+                store,
+                experiment_name,
+                metric=metric,
+                direction=read_direction(direction),
+                at=at,
+                tasks_by=tasks_by,
+                action=Action.LOOK if dry_run else action,
+                before=before,
+            )
+        if as_json:
+            emit(_data(seen))
+        else:
+            _tell(seen)
+        if once:
+            return
+        before = seen.reading
+        time.sleep(poll)
 
 
 def _tell(seen: Watch) -> None:
