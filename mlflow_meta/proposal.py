@@ -138,9 +138,10 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         )  # fmt: skip
         if best.is_interrupted and not first:
             raise KeyboardInterrupt
-        if not first:
+        # Where constraints are hard to meet, the time may end before any that does is found.
+        if not first and (best.is_exact or not space.constraints):
             raise _exhausted(best.n_configs, is_complete=True)
-        searched = _searched(best)
+        searched = _searched(best) if first else None
         if best.is_interrupted:
             return [dict(config) for config in first], searched
     configs, found = _expected_best(model, space, trials, context, task, n, tried, first, rng)

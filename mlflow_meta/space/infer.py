@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ import yaml
 
 from mlflow_meta.columns import columns_with, is_choice
 from mlflow_meta.errors import BadSpace, TooLittle
+from mlflow_meta.space.constraints import check_choices, read_constraints
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
-from mlflow_meta.space.search_space import SearchSpace
+from mlflow_meta.space.parts import hint
+from mlflow_meta.space.search_space import SearchSpace, is_document
 
 MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
 MAX_SEARCHED = 200  # params; a run that logs more has dumped all that its program knows
@@ -26,6 +28,9 @@ _ALWAYS_LOG = 1000.0  # largest over smallest from which a scale is logarithmic 
 _MAYBE_LOG = 10.0  # from which it is if the logarithms are spread more evenly
 _SEED = re.compile(r"(^|[._/ -])(random_?)?(seed|state)$", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$", re.ASCII)
+
+
+_KEYS = ("parameters", "constraints", "left_out")  # of a search-space file
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,12 +59,16 @@ class InferredSpace:
 
     def to_yaml(self) -> str:
         """The file that people edit; `read_yaml` reads it back."""
-        document = {"parameters": self.space.to_dict(), "left_out": dict(self.left_out)}
+        plain = self.space.to_dict()
+        document = plain if is_document(plain) else {"parameters": plain}
+        document = {**document, "left_out": dict(self.left_out)}
         head = (
             "# What mlflow-meta searches. Edit ranges, delete what should stay as it is, add what\n"
             "# was never tried; then pass this file with --space. Types: float, int, categorical;\n"
             "# `log: true` for a logarithmic scale, `step` for a grid, and\n"
             "# `when: {model: [mlp]}` for a param that exists only under some value of another.\n"
+            "# What has to hold between params may be listed under `constraints:`, such as\n"
+            "# `- batch_size * accumulate <= 4096`.\n"
         )
         return head + yaml.dump(
             document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
@@ -68,6 +77,8 @@ class InferredSpace:
 
 def read_yaml(text: str) -> SearchSpace:
     """Read a search-space file: `parameters:` as `SearchSpace.from_dict` has it, or that alone.
+
+    With `parameters:` there may be `constraints:`, a list of expressions over params.
 
     Raises:
         BadSpace: If it is no YAML, or says something that can't be; with the param or the line.
@@ -81,7 +92,35 @@ def read_yaml(text: str) -> SearchSpace:
         raise BadSpace(f"The search-space file is no YAML: {problem}{line}.") from error
     if not isinstance(document, Mapping):
         raise BadSpace(f"A search-space file needs `parameters:`, but this one holds {document!r}.")
-    return SearchSpace.from_dict(document.get("parameters", document))
+    if not is_document(document):
+        return SearchSpace.from_dict(document)
+    if strange := [str(key) for key in document if key not in _KEYS]:
+        raise BadSpace(
+            f"A search-space file has {', '.join(_KEYS)}, but this one has {strange[0]!r}"
+            f"{hint(strange[0], _KEYS)}."
+        )
+    space = SearchSpace.from_dict(document["parameters"])
+    if document.get("constraints") is None:
+        return space
+    constraints = read_constraints(
+        document["constraints"], space.params, _places(text), check_choices
+    )
+    space = replace(space, constraints=constraints)
+    space.sample(1, np.random.default_rng(0))  # where nothing meets them, it is said here
+    return space
+
+
+def _places(text: str) -> list[str]:
+    """Where each constraint of a file stands."""
+    root = yaml.compose(text, Loader=_Loader)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    lists = [value for key, value in pairs if key.value == "constraints"]
+    return [
+        f"the constraint in line {item.start_mark.line + 1}"
+        for node in lists
+        if isinstance(node, yaml.SequenceNode)
+        for item in node.value
+    ]
 
 
 def infer(trials: pd.DataFrame) -> InferredSpace:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.narrow import Condition, asked, hint, left_of, reachable
+from mlflow_meta.space.narrow import Condition, asked, left_of, reachable
 from mlflow_meta.space.params import Categorical, Param
-from mlflow_meta.space.parts import described, texts
+from mlflow_meta.space.parts import described, hint, texts
 from mlflow_meta.space.search_space import SearchSpace
 
 DECISION = "mlflow_meta.decision"
@@ -143,7 +143,7 @@ def constrained(
                 f"was rejected since {_shown('; '.join(free))!r}, which constrains nothing. What "
                 f"the next search keeps to is such as {_examples(space, rejection.config)}.",
             )
-    return SearchSpace(reachable(part.params)), tuple(part.remarks)
+    return space.part(reachable(part.params)), tuple(part.remarks)
 
 
 @dataclass(slots=True)
