@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import MlflowStore, Store, names, plans
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.plans import Item, Plan
@@ -125,7 +126,8 @@ def published(
     n, about = len(plan.items), plan.about
     run_ids = publish(ledger, plan, lambda i: progress(f"scheduling: {i} of {n} runs"))
     objective = Objective.from_dict(about["objective"])
-    view = share_view(store, about["experiment_name"], objective, list(about["space"]))
+    params = SearchSpace.from_dict(about["space"]).names
+    view = share_view(store, about["experiment_name"], objective, params)
     return told(about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
 
-from mlflow_meta.columns import columns_with, is_choice
+from mlflow_meta.columns import UNSET, columns_with, is_choice
 from mlflow_meta.errors import BadSpace, TooLittle
+from mlflow_meta.space.conditions import History, Rule, unexplained
 from mlflow_meta.space.constraints import check_choices, read_constraints
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When
 from mlflow_meta.space.parts import hint
@@ -22,8 +23,8 @@ MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a n
 MAX_SEARCHED = 200  # params; a run that logs more has dumped all that its program knows
 MAX_LISTED_NUMBERS = 6  # numbers up to which a param was taken from a list, not from a range
 _TRIALS_PER_LISTED = 3  # trials per number that such a list needs
+_MIN_GRID = 5  # numbers from which equal distances show a grid
 _USUAL = 0.5  # share of a task's trials from which a param belongs to it
-_CERTAIN = 0.95  # share of trials from which a condition holds; runs are sometimes odd
 _ALWAYS_LOG = 1000.0  # largest over smallest from which a scale is logarithmic anyway
 _MAYBE_LOG = 10.0  # from which it is if the logarithms are spread more evenly
 _SEED = re.compile(r"(^|[._/ -])(random_?)?(seed|state)$", re.IGNORECASE)
@@ -52,10 +53,12 @@ class InferredSpace:
     Attributes:
         space: What the trials varied.
         left_out: Param -> why it is not searched.
+        remarks: Param -> under which condition it exists, and what speaks for that.
     """
 
     space: SearchSpace
     left_out: Mapping[str, str]
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """The file that people edit; `read_yaml` reads it back."""
@@ -70,9 +73,16 @@ class InferredSpace:
             "# What has to hold between params may be listed under `constraints:`, such as\n"
             "# `- batch_size * accumulate <= 4096`.\n"
         )
+        head += "".join(
+            f"# {_one_line(f'{name} {said}')}.\n" for name, said in self.remarks.items()
+        )
         return head + yaml.dump(
             document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
         )
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def read_yaml(text: str) -> SearchSpace:
@@ -148,13 +158,16 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
     rare = _beyond_the_cap(is_set)
     left_out |= rare
     found = {name: param for name, param in found.items() if name not in rare}
-    conditions = {name: _condition(name, columns, found, is_set, tasks) for name in found}
-    for name, when in conditions.items():
-        share = columns[name].notna().groupby(tasks).mean().max()
-        if when:
-            found[name] = _under(found[name], when)
-        elif share < _USUAL:
+    history = History(found, columns, tasks, _is_finished(trials))
+    remarks: dict[str, str] = {}
+    for name, param in list(found.items()):
+        found[name], rule = _conditional(name, param, columns[name], history)
+        if rule is not None:
+            remarks[name] = rule.sentence
+        elif columns[name].notna().groupby(tasks).mean().max() < _USUAL:
             left_out[name] = f"is set in {is_set[name].sum()} of {len(trials)} runs only"
+        else:
+            remarks[name] = unexplained(is_set[name], tasks)
     kept = {name: param for name, param in found.items() if name not in left_out}
     # A param whose parent was left out has lost its condition, and so have its own children.
     while orphans := [name for name, param in kept.items() if set(param.when) - set(kept)]:
@@ -168,7 +181,9 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             f"{': ' + why if why else ''}. Train a few with other values, or write a search space "
             "by hand and pass it with --space."
         )
-    return InferredSpace(SearchSpace(kept), left_out)
+    return InferredSpace(
+        SearchSpace(kept), left_out, {n: said for n, said in remarks.items() if said and n in kept}
+    )
 
 
 def _why_not(name: str, values: pd.Series) -> str | None:
@@ -198,21 +213,39 @@ def _param(values: pd.Series) -> Param:
     whole = pd.api.types.is_integer_dtype(values)
     distinct = np.unique(values.to_numpy(np.int64 if whole else np.float64))
     spaced = bool(np.allclose(np.diff(distinct), 1.0))
+    step = _step(distinct, len(values))
     listed = (
         len(distinct) <= MAX_LISTED_NUMBERS
         and len(values) >= _TRIALS_PER_LISTED * len(distinct)
         and not (whole and spaced)
+        and (step is None or len(distinct) < _MIN_GRID)
     )
     log = _is_log(distinct)
     if listed:
         kind = int if whole else float
         return Categorical(choices=tuple(kind(n) for n in distinct), log=log)
     if whole:
-        return Integer(low=int(distinct[0]), high=int(distinct[-1]), log=log)
+        first, last = int(distinct[0]), int(distinct[-1])
+        return Integer(low=first, high=last, log=log, step=int(step or 1))
     low, high = float(distinct[0]), float(distinct[-1])
     # Hyperopt's quniform and others write whole numbers as 12.0: scripts expect them to be whole.
-    step = 1.0 if np.all(distinct == np.round(distinct)) and high - low >= 1 else None
+    if step is None and np.all(distinct == np.round(distinct)) and high - low >= 1:
+        step = 1.0
     return Float(low=low, high=high, log=log, step=step)
+
+
+def _step(distinct: Vector, n: int) -> float | None:
+    """The distance of the grid that `n` numbers were taken from; None for no grid, or one of 1.
+
+    They must come again and again, and fill half of the grid: then no range has them by chance.
+    """
+    gaps = np.diff(distinct)
+    if len(distinct) < _MIN_GRID or n < 2 * len(distinct):
+        return None
+    step = float(f"{gaps.min():.12g}")
+    steps = (distinct[-1] - distinct[0]) / step
+    on_grid = np.allclose(gaps / step, np.round(gaps / step), rtol=0.0, atol=1e-6)
+    return step if on_grid and step != 1.0 and len(distinct) > steps / 2 else None
 
 
 def _is_log(distinct: Vector) -> bool:
@@ -239,31 +272,31 @@ def _beyond_the_cap(is_set: Mapping[str, np.ndarray]) -> dict[str, str]:
     return dict.fromkeys(ranked[MAX_SEARCHED:], why)
 
 
-def _condition(
-    name: str,
-    columns: Mapping[str, pd.Series],
-    found: Mapping[str, Param],
-    is_set: Mapping[str, np.ndarray],
-    tasks: pd.Series,
-) -> When:
-    """The choice of another param that decides whether `name` is set; empty if none does."""
-    concerned = tasks.isin(tasks[is_set[name]].unique()).to_numpy()
-    if is_set[name][concerned].all():
-        return {}
-    for parent, param in found.items():
-        if parent == name or not isinstance(param, Categorical):
-            continue
-        if (is_set[name] & ~is_set[parent]).any():
-            continue
-        choices = columns[parent][concerned]
-        shares = columns[name][concerned].notna().groupby(choices).mean()
-        always = [choice for choice in param.choices if shares.get(choice, 0.0) >= _CERTAIN]
-        never = [choice for choice in param.choices if shares.get(choice, 0.0) <= 1 - _CERTAIN]
-        if always and never and len(always) + len(never) == len(param.choices):
-            return {parent: tuple(always)}
-    return {}
+def _is_finished(trials: pd.DataFrame) -> NDArray[np.bool_]:
+    """The runs that have come to their end: others may have crashed before they logged all."""
+    if "status" not in trials:
+        return np.ones(len(trials), dtype=bool)
+    return (trials["status"].astype(str) == "FINISHED").to_numpy(dtype=bool)
+
+
+def _conditional(
+    name: str, param: Param, values: pd.Series, history: History
+) -> tuple[Param, Rule | None]:
+    """A param with the condition under which it exists, if any, and what speaks for it.
+
+    Programs write "None" for a text that does not exist: where another param tells when, it is no
+    choice.
+    """
+    is_set = values.notna().to_numpy()
+    if isinstance(param, Categorical) and set(UNSET) & set(map(str, param.choices)):
+        real = tuple(c for c in param.choices if str(c) not in UNSET)
+        is_real = is_set & ~values.astype(str).isin(UNSET).to_numpy()
+        rule = history.rule(name, is_real) if len(real) > 1 else None
+        if rule is not None:
+            return _under(replace(param, choices=real), rule.when), rule
+    rule = history.rule(name, is_set)
+    return (_under(param, rule.when) if rule else param), rule
 
 
 def _under(param: Param, when: When) -> Param:
-    fields: dict[str, Any] = {key: getattr(param, key) for key in param.__slots__}
-    return type(param)(**{**fields, "when": when})
+    return replace(param, when=when)
