@@ -21,7 +21,9 @@ from mlflow_meta.columns import CONTEXT, columns_with, config_of, frame_of
 from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.features import Encoder
 from mlflow_meta.models import ZOO, JointSampler, MetaModel
+from mlflow_meta.models.failures import Failures
 from mlflow_meta.search import Found, Progress, Spread, TopK, form_of, local_search, thompson
+from mlflow_meta.search.local import Worth
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue, Searched
 
@@ -32,6 +34,7 @@ N_ELITES = 10  # best trials of each task from which the search also starts
 MAX_ELITES = 300  # of all tasks together
 N_RIVALS = 20  # incumbents, of lowest expected score, that a batch has to beat
 N_DRAWS = 256  # joint draws on which a batch is chosen
+MAX_CHANCE = 0.5  # of failing, up to which a configuration is suggested where there are others
 N_WORTHIEST = 150  # configurations, of greatest worth, that may enter a batch
 N_OTHERS = 350  # others that may
 POOL = 500  # random configurations that stand for the space where it is to be covered evenly
@@ -100,6 +103,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     budget_s: float | None = None,
     spread: Spread | None = None,
     progress: Progress | None = None,
+    failures: Failures | None = None,
 ) -> tuple[list[dict[str, ConfigValue]], Searched | None]:
     """Up to `n` configurations that `model` finds most promising on `task`, best first.
 
@@ -118,6 +122,9 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
             it.
         spread: As `search.thompson` takes it.
         progress: Called with what is known by then, as `search.thompson` does.
+        failures: Which configurations fail, and so bring nothing; None for none. A configuration's
+            worth is what it brings times the chance that it does not fail (Gardner et al., 2014);
+            those that rather fail than not are left out where there are others.
 
     Returns:
         The configurations, and what the search for the best of them has found out, in predicted
@@ -126,9 +133,15 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     Raises:
         Exhausted: If nothing is left of the space.
     """
-    if not model.has_signal:
-        return spread_out(space, n, tried=tried, rng=rng), None
     context = context_of(trials, space, task)
+
+    def chance(configs: Sequence[Config]) -> Vector:
+        if failures is None or not failures.has_signal:
+            return np.zeros(len(configs))
+        return failures.chance(in_context(configs, space, task, context))
+
+    if not model.has_signal:
+        return spread_out(space, n, tried=tried, rng=rng, chance=chance), None
     first: Sequence[Config] = []
     searched = None
     if form_of(model) is not None:
@@ -144,7 +157,11 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         searched = _searched(best) if first else None
         if best.is_interrupted:
             return [dict(config) for config in first], searched
-    configs, found = _expected_best(model, space, trials, context, task, n, tried, first, rng)
+
+    first = [c for c, risk in zip(first, chance(first), strict=True) if risk <= MAX_CHANCE]
+    configs, found = _expected_best(
+        model, space, trials, context, task, n, tried, first, rng, chance
+    )
     predicted = model.score(in_context(configs, space, task, context)).mean
     order = np.argsort(predicted, kind="stable")
     return [dict(configs[i]) for i in order], searched or found
@@ -172,8 +189,12 @@ def _expected_best(  # noqa: PLR0913 - as `choose_batch`
     tried: Sequence[Config],
     first: Sequence[Config],
     rng: np.random.Generator,
+    chance: Worth,
 ) -> tuple[Sequence[Config], Searched]:
-    """Those of greatest expected improvement, the first of `first` and maybe others of it too."""
+    """Those of greatest expected improvement, the first of `first` and maybe others of it too.
+
+    Each times its chance of success: 1 - `chance` of a failure.
+    """
     started = time.monotonic()
 
     def frame(configs: Sequence[Config]) -> pd.DataFrame:
@@ -181,18 +202,26 @@ def _expected_best(  # noqa: PLR0913 - as `choose_batch`
 
     def worth(configs: Sequence[Config]) -> Vector:
         prediction = model.score(frame(configs))
-        return expected_improvement(prediction.mean, prediction.std, best)
+        gain = expected_improvement(prediction.mean, prediction.std, best)
+        return np.asarray(gain * (1 - chance(configs)))
 
     near = [space.nearest(c, rng) for c in _elites(trials, task)] or space.sample(100, rng)
     # What waits to be run counts as tried: its value is not known, but what it adds is no news.
     expected = model.score(frame(tried or near)).mean
     best = float(expected.min())
     found = _without(local_search(space, worth, start=near, rng=rng), space, tried)
+    found = _likely(found, chance(found.configs))
     configs: Sequence[Config]
     if isinstance(sampler := model.regressor, JointSampler):
 
         def draw(configs: Sequence[Config]) -> Matrix:
-            return sampler.sample(model.encoder.encode(frame(configs)), N_DRAWS, rng)
+            drawn = sampler.sample(model.encoder.encode(frame(configs)), N_DRAWS, rng)
+            risk = chance(configs)
+            if not risk.any():
+                return drawn
+            # In the worlds where it fails it brings nothing. What was tried has not failed.
+            risk[len(pool) :] = 0.0
+            return np.where(rng.random(drawn.shape) < risk, drawn.max(), drawn)
 
         lowest = [tried[i] for i in np.argsort(expected, kind="stable")[:N_RIVALS]] if tried else []
         pool = _candidates(found, near, n, rng)
@@ -213,11 +242,20 @@ def _expected_best(  # noqa: PLR0913 - as `choose_batch`
 
 
 def spread_out(
-    space: SearchSpace, n: int, *, tried: Sequence[Config], rng: np.random.Generator
+    space: SearchSpace,
+    n: int,
+    *,
+    tried: Sequence[Config],
+    rng: np.random.Generator,
+    chance: Worth = lambda configs: np.zeros(len(configs)),
 ) -> list[dict[str, ConfigValue]]:
-    """Up to `n` configurations that, with those tried, cover the space evenly: nothing is known."""
+    """Up to `n` configurations that, with those tried, cover the space evenly: nothing is known.
+
+    But what fails, perhaps: those that do with a `chance (n,)` of more than a half are left out.
+    """
     anywhere = local_search(space, lambda configs: np.zeros(len(configs)), start=[], rng=rng)
     found = _without(anywhere, space, tried)
+    found = _likely(found, chance(found.configs))
     order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
     places = _positions(space, [*pool, *tried])
@@ -284,6 +322,14 @@ def _exhausted(n: int, *, is_complete: bool) -> Exhausted:
         f"All {n} configurations {whose} have been run or suggested already. "
         "Widen the space (see `mlflow-meta space`) to go on."
     )
+
+
+def _likely(found: Found, chance: Vector) -> Found:
+    """Less those that rather fail than not, by their `chance (n,)`, unless all do."""
+    kept = np.flatnonzero(chance <= MAX_CHANCE)
+    if len(kept) in (0, len(chance)):
+        return found
+    return Found([found.configs[i] for i in kept.tolist()], found.worth[kept], is_complete=False)
 
 
 def _candidates(

@@ -157,4 +157,5 @@ def told(
         run_id=run_id,
         is_repeated=is_repeated,
         remarks=about["remarks"],
+        avoided=about.get("avoided", ()),
     )

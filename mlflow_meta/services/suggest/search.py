@@ -10,6 +10,7 @@ import pandas as pd
 
 from mlflow_meta.known import Known, brought_up_to_date
 from mlflow_meta.models import MetaModel
+from mlflow_meta.models.failures import MIN_RUNS, Failures, learn_failures
 from mlflow_meta.proposal import choose_batch, context_of, in_context, tried_on
 from mlflow_meta.search import Progress, Spread, TopK
 from mlflow_meta.space import SearchSpace, narrowed
@@ -64,6 +65,8 @@ class Found:
         best_so_far: The best metric among the task's trials; nan if it has none.
         n_trials: How many these are.
         champion: As it was updated.
+        failures: What runs that failed have taught.
+        chances: Of each suggestion, its chance to fail.
     """
 
     items: Sequence[Suggestion]
@@ -72,6 +75,8 @@ class Found:
     best_so_far: float
     n_trials: int
     champion: Registered
+    failures: Failures
+    chances: Sequence[float]
 
 
 def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) -> Found:
@@ -83,9 +88,11 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         tried = [config for config in tried if space.holds(config)]
     champion, n_unseen = brought_up_to_date(it.champion, it.known, [task])
     rng = np.random.default_rng(it.seed)
+    failures = _failures(it)
     configs, searched = choose_batch(
         champion.model, space, trials, task=task, n=it.n, tried=tried, rng=rng,
         budget_s=it.budget_s, spread=spread, progress=_told(champion.objective, progress),
+        failures=failures,
     )  # fmt: skip
     frame = in_context(configs, space, task, context_of(trials, space, task))
     items = _rank(champion.model, champion.objective, configs, frame)
@@ -102,7 +109,18 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         else np.nan,
         n_trials=len(values),
         champion=champion,
+        failures=failures,
+        chances=failures.chance(frame).tolist(),
     )
+
+
+def _failures(it: Asked) -> Failures:
+    """What has failed on the task or, where that is too little to learn from, on all."""
+    finished, failed = it.known.trials, it.known.failures
+    own, own_failed = finished[finished["task"] == it.task], failed[failed["task"] == it.task]
+    if min(len(own), len(own_failed)) >= MIN_RUNS:
+        finished, failed = own, own_failed
+    return learn_failures(finished, failed, it.space)
 
 
 def _rank(
