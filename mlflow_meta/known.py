@@ -20,6 +20,7 @@ class Known:
     Attributes:
         trials: Those of the newest harvest; of tasks that it left out, those the champion knows.
         runs: The newest harvest's, with the metric or without.
+        failures: The newest harvest's runs that failed.
         harvest_run_id: The newest harvest.
         task_param: The param whose value a task is; None where it is none.
         experiment_ids: Id of each run's experiment.
@@ -27,6 +28,7 @@ class Known:
 
     trials: pd.DataFrame
     runs: pd.DataFrame
+    failures: pd.DataFrame
     harvest_run_id: str
     task_param: str | None
     experiment_ids: Mapping[str, str]
@@ -54,6 +56,7 @@ def known_to(store: MlflowStore, champion: Registered, harvest_run_id: str | Non
     return Known(
         trials=trials,
         runs=newest.frame,
+        failures=newest.failures,
         harvest_run_id=newest_run_id,
         task_param=task_param,
         experiment_ids=ids,

@@ -165,7 +165,7 @@ def published(
     n, about = len(plan.items), plan.about
     run_ids = publish(ledger, plan, lambda i: progress(f"scheduling: {i} of {n} runs"))
     objective = Objective.from_dict(about["objective"])
-    params = list(folded(dict.fromkeys(about["space"], True)))
+    params = list(folded(dict.fromkeys(SearchSpace.from_dict(about["space"]).names, True)))
     view = share_view(store, about["experiment_name"], objective, params)
     return told(about, run_ids=run_ids, is_repeated=is_repeated, view=view, run_id=plan.run_id)
 
@@ -196,4 +196,5 @@ def told(
         run_id=run_id,
         is_repeated=is_repeated,
         remarks=about["remarks"],
+        avoided=about.get("avoided", ()),
     )

@@ -199,6 +199,7 @@ class Suggestions:
             a dry run.
         is_repeated: Whether the same was asked before, and is told again.
         remarks: On what people have given as reasons for rejections, as sentences.
+        avoided: Where runs have failed, with how many: `batch_size>=512 (failed 9 of 10)`.
     """
 
     items: Sequence[Suggestion]
@@ -216,6 +217,7 @@ class Suggestions:
     run_id: str = ""
     is_repeated: bool = False
     remarks: Sequence[str] = ()
+    avoided: Sequence[str] = ()
 
 
 def _many(n: float) -> str:

@@ -167,7 +167,7 @@ def space(
     Next:
         mlflow-meta suggest -e sweep-7 --space space.yaml
     """
-    from mlflow_meta.space import InferredSpace, infer
+    from mlflow_meta.space import InferredSpace, SearchSpace, infer
 
     given = read_space(check)
     if given is not None:
@@ -183,7 +183,9 @@ def space(
     if as_json:
         emit(
             {
-                "parameters": inferred.space.to_dict(),
+                "parameters": SearchSpace(inferred.space.params).to_dict(),
+                "constraints": [constraint.text for constraint in inferred.space.constraints],
+                "remarks": dict(inferred.remarks),
                 "left_out": dict(inferred.left_out),
                 "n_configs": inferred.space.n_configs,
             }

@@ -149,6 +149,7 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
         "suggest_run_id": found.run_id,
         "is_repeated": found.is_repeated,
         "remarks": list(found.remarks),
+        "avoided": list(found.avoided),
         "suggestions": [
             {
                 "rank": s.rank,

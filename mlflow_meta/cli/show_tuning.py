@@ -64,6 +64,8 @@ def grounds(found: Suggestions, price: float | None = None) -> None:
         )
     for remark in found.remarks:
         echo(remark, err=True)
+    if found.avoided:
+        echo(f"Avoided: {', '.join(found.avoided)}.")
     if found.never_logged:
         echo(
             f"Nothing is known of {', '.join(found.never_logged)}: no run has logged it, so its "

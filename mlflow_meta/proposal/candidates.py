@@ -12,22 +12,34 @@ from mlflow_meta.columns import frame_of
 from mlflow_meta.errors import Exhausted
 from mlflow_meta.features import Encoder
 from mlflow_meta.search import Found, local_search
+from mlflow_meta.search.local import Worth
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue
 
+Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 N_WORTHIEST = 150  # configurations, of greatest worth, that may enter a batch
 N_OTHERS = 350  # others that may
+MAX_CHANCE = 0.5  # of failing, up to which a configuration is suggested where there are others
 POOL = 500  # random configurations that stand for the space where it is to be covered evenly
 
 
 def spread_out(
-    space: SearchSpace, n: int, *, tried: Sequence[Config], rng: np.random.Generator
+    space: SearchSpace,
+    n: int,
+    *,
+    tried: Sequence[Config],
+    rng: np.random.Generator,
+    chance: Worth = lambda configs: np.zeros(len(configs)),
 ) -> list[dict[str, ConfigValue]]:
-    """Up to `n` configurations that, with those tried, cover the space evenly: nothing is known."""
+    """Up to `n` configurations that, with those tried, cover the space evenly: nothing is known.
+
+    But what fails, perhaps: those that do with a `chance (n,)` of more than a half are left out.
+    """
     anywhere = local_search(space, lambda configs: np.zeros(len(configs)), start=[], rng=rng)
     found = without(anywhere, space, tried)
+    found = likely(found, chance(found.configs))
     order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
     places = positions(space, [*pool, *tried])
@@ -53,6 +65,14 @@ def exhausted(n: int, *, is_complete: bool) -> Exhausted:
         f"All {n} configurations {whose} have been run or suggested already. "
         "Widen the space (see `mlflow-meta space`) to go on."
     )
+
+
+def likely(found: Found, chance: Vector) -> Found:
+    """Less those that rather fail than not, by their `chance (n,)`, unless all do."""
+    kept = np.flatnonzero(chance <= MAX_CHANCE)
+    if len(kept) in (0, len(chance)):
+        return found
+    return Found([found.configs[i] for i in kept.tolist()], found.worth[kept], is_complete=False)
 
 
 def candidates(

@@ -16,7 +16,16 @@ from mlflow_meta.batch import jointly_best, jointly_best_by_cost, worthy_and_apa
 from mlflow_meta.effort import Effort
 from mlflow_meta.errors import Exhausted
 from mlflow_meta.models import JointSampler, MetaModel
-from mlflow_meta.proposal.candidates import candidates, exhausted, positions, spread_out, without
+from mlflow_meta.models.failures import Failures
+from mlflow_meta.proposal.candidates import (
+    MAX_CHANCE,
+    candidates,
+    exhausted,
+    likely,
+    positions,
+    spread_out,
+    without,
+)
 from mlflow_meta.proposal.task import context_of, elites, in_context
 from mlflow_meta.search import Found, Progress, Spread, TopK, form_of, local_search, thompson
 from mlflow_meta.space import SearchSpace
@@ -40,11 +49,18 @@ class _Search:
     tried: Sequence[Config]
     n: int
     effort: Effort | None
+    failures: Failures | None
     rng: np.random.Generator
 
     def frame(self, configs: Sequence[Config]) -> pd.DataFrame:
         """`configs` as rows that the model reads."""
         return in_context(configs, self.space, self.task, self.context)
+
+    def chance(self, configs: Sequence[Config]) -> Vector:
+        """The chance `(n,)` that each fails; 0 where nothing tells."""
+        if self.failures is None or not self.failures.has_signal:
+            return np.zeros(len(configs))
+        return self.failures.chance(self.frame(configs))
 
 
 def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all independent
@@ -61,6 +77,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     search_s: float | None = None,
     spread: Spread | None = None,
     progress: Progress | None = None,
+    failures: Failures | None = None,
 ) -> tuple[list[dict[str, ConfigValue]], Searched | None]:
     """Up to `n` configurations that `model` finds most promising on `task`, best first.
 
@@ -82,6 +99,9 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
             it.
         spread: As `search.thompson` takes it.
         progress: Called with what is known by then, as `search.thompson` does.
+        failures: Which configurations fail, and so bring nothing; None for none. A configuration's
+            worth is what it brings times the chance that it does not fail (Gardner et al., 2014);
+            those that rather fail than not are left out where there are others.
 
     Returns:
         The configurations, and what the search for the best of them has found out, in predicted
@@ -90,13 +110,13 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     Raises:
         Exhausted: If nothing is left of the space, or all of it would take too long.
     """
-    if not model.has_signal:
-        return spread_out(space, n, tried=tried, rng=rng), None
     context = {**context_of(trials, space, task), **(given or {})}
     it = _Search(
         model=model, space=space, task=task, context=context, tried=tried, n=n, effort=effort,
-        rng=rng,
+        failures=failures, rng=rng,
     )  # fmt: skip
+    if not model.has_signal:
+        return spread_out(space, n, tried=tried, rng=rng, chance=it.chance), None
     first: Sequence[Config] = []
     searched = None
     if form_of(model) is not None and effort is None:
@@ -106,11 +126,13 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         )  # fmt: skip
         if best.is_interrupted and not first:
             raise KeyboardInterrupt
-        if not first:
+        # Where constraints are hard to meet, the time may end before any that does is found.
+        if not first and (best.is_exact or not space.constraints):
             raise exhausted(best.n_configs, is_complete=True)
-        searched = _searched(best)
+        searched = _searched(best) if first else None
         if best.is_interrupted:
             return [dict(config) for config in first], searched
+    first = [c for c, risk in zip(first, it.chance(first), strict=True) if risk <= MAX_CHANCE]
     configs, found = _expected_best(it, trials, first)
     if effort is not None and effort.limits.weighs:  # in the order of what they gain for the time
         return [dict(config) for config in configs], found
@@ -134,13 +156,17 @@ def _searched(best: TopK) -> Searched:
 def _expected_best(
     it: _Search, trials: pd.DataFrame, first: Sequence[Config]
 ) -> tuple[Sequence[Config], Searched]:
-    """Those of greatest expected improvement, the first of `first` and maybe others of it too."""
+    """Those of greatest expected improvement, the first of `first` and maybe others of it too.
+
+    Each times its chance of success: 1 - the chance of a failure.
+    """
     started = time.monotonic()
 
     def worth(configs: Sequence[Config]) -> Vector:
         frame = it.frame(configs)
         prediction = it.model.score(frame)
         gain = expected_improvement(prediction.mean, prediction.std, best)
+        gain = gain * (1 - it.chance(configs))
         return gain if it.effort is None else it.effort.worth(gain, frame)
 
     space, tried = it.space, it.tried
@@ -149,6 +175,7 @@ def _expected_best(
     expected = it.model.score(it.frame(tried or near)).mean
     best = float(expected.min())
     found = without(local_search(space, worth, start=near, rng=it.rng), space, tried)
+    found = likely(found, it.chance(found.configs))
     if it.effort is not None:
         found = _lasting(found, it, it.effort)
     configs: Sequence[Config]
@@ -203,6 +230,10 @@ def _joint_batch(it: _Search, pool: Sequence[Config], incumbents: Sequence[Confi
     assert isinstance(sampler, JointSampler)
     X = it.model.encoder.encode(it.frame([*pool, *incumbents]))
     draws = sampler.sample(X, N_DRAWS, it.rng)
+    risk = it.chance(pool)
+    if risk.any():  # in the worlds where it fails it brings nothing; what was tried has not failed
+        fails = it.rng.random((len(draws), len(pool))) < risk
+        draws[:, : len(pool)][fails] = draws.max()
     reached = np.min(draws[:, len(pool) :], axis=1, initial=np.inf)
     if it.effort is not None and it.effort.limits.weighs:
         costs, budget = _costs(it, pool)

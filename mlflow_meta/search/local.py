@@ -24,6 +24,7 @@ N_RANDOM = 3000  # configurations scored before the first step
 N_PARENTS = 30  # the best ones, from which each round steps away
 N_CHILDREN = 20  # steps from each of them
 STEPS = (0.3, 0.15, 0.08, 0.04, 0.02)  # standard deviation of a step, on the unit scale, by round
+N_TRIES = 10  # steps of which the first is taken that meets a space's constraints
 MAX_ENUMERATED = 5000  # configurations up to which a finite space is enumerated
 
 
@@ -87,7 +88,20 @@ def local_search(
 def step_from(
     config: Config, space: SearchSpace, step: float, rng: np.random.Generator
 ) -> dict[str, ConfigValue]:
-    """A neighbour of `config`: about two parameters moved, numbers by about `step`."""
+    """A neighbour of `config`: about two parameters moved, numbers by about `step`.
+
+    Where constraints refuse all that is tried, `config` itself.
+    """
+    for _ in range(N_TRIES if space.constraints else 1):
+        child = _stepped(config, space, step, rng)
+        if space.satisfied(child):
+            return child
+    return dict(config)
+
+
+def _stepped(
+    config: Config, space: SearchSpace, step: float, rng: np.random.Generator
+) -> dict[str, ConfigValue]:
     names = [name for name in space.names if name in config and space.params[name].n_values > 1]
     names = names or list(config)
     moved = rng.random(len(names)) < 2.0 / len(names)

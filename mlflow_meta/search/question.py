@@ -32,6 +32,7 @@ Places = NDArray[np.int64]
 Constraint = Callable[[Config], bool]
 Listed = tuple[list[dict[str, ConfigValue]], Vector]  # configurations, and their scores
 
+N_REFUSED = 2000  # more rows that an engine keeps which does not ask whether they are wanted
 MAX_ANSWERS = 1_000_000_000  # bytes of the table of what trees answer to every level
 
 
@@ -49,7 +50,8 @@ class TopK:
             inf where there is no other.
         is_exact: Whether it is proven that none is better than any of these. Of a continuous
             parameter the levels are compared; what lies between them is in `bound`.
-        n_configs: How many configurations this is about; of a continuous parameter, levels.
+        n_configs: How many configurations this is about; of a continuous parameter, levels. Those
+            that constraints refuse are counted, too.
         n_assessed: How many of them are accounted for: valued, or ruled out together.
         engine: Which one searched.
         seconds: How long it took.
@@ -133,7 +135,7 @@ class Question:
         steps = runner(
             ENGINES[engine] if isinstance(engine, str) else engine,
             surface, k, np.random.default_rng(rng.integers(2**63)),
-            boxes=boxes, weight=weight, n_gone=self.n_gone,
+            boxes=boxes, weight=weight, n_gone=self.n_gone + N_REFUSED * self.is_constrained,
         )  # fmt: skip
         found, is_interrupted = Best(k, len(boxes[0])).incumbent(-np.inf, 0), False
         empty = self._answer(found, ([], np.empty(0)), k, name, levels, 0.0)

@@ -56,8 +56,8 @@ def thompson(  # noqa: PLR0913 - as `top_k`
     budget_s = budget_s or PATIENCE_S
     question = Question(
         model=model, space=space, form=model.regressor.form(), context=context,
-        is_wanted=lambda config: space.key(config) not in gone, n_gone=len(gone),
-        is_constrained=False, spread=spread,
+        is_wanted=lambda config: space.key(config) not in gone and space.satisfied(config),
+        n_gone=len(gone), is_constrained=bool(space.constraints), spread=spread,
     )  # fmt: skip
     best = question.answer(1, "auto", budget_s / 2, rng, progress)
     chosen = best.configs[:]

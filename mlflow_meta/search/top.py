@@ -47,7 +47,9 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
 
     Args:
         model: Fitted.
-        space: Where to search; need not be the one that the model was fitted with.
+        space: Where to search; need not be the one that the model was fitted with. Under its own
+            constraints the engines that prove their result still do, if more slowly; of those that
+            learn ("policy") the best rows are looked through, and fewer than `k` may be left.
         k: How many, at least 1.
         context: What is given: columns of a frame, such as `task` and `dataset.rows`.
         budget_s: Seconds after which the search ends with the best so far; `PATIENCE_S` if None.
@@ -80,7 +82,8 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
 
     def is_wanted(config: Config) -> bool:
         is_new = not gone or space.key(config) not in gone
-        return is_new and (constraint is None or constraint(config))
+        is_met = constraint is None or constraint(config)
+        return is_new and is_met and space.satisfied(config)
 
     rng = rng or np.random.default_rng()
     form = form_of(model)
@@ -93,8 +96,8 @@ def top_k(  # noqa: PLR0913 - what is searched, how long, and what is left out a
         )
     question = Question(
         model=model, space=space, form=form, context=context or {},
-        is_wanted=is_wanted, n_gone=len(gone), is_constrained=constraint is not None,
-        spread=spread,
+        is_wanted=is_wanted, n_gone=len(gone),
+        is_constrained=constraint is not None or bool(space.constraints), spread=spread,
     )  # fmt: skip
     return question.answer(k, engine, budget_s or PATIENCE_S, rng, progress)
 

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
 
-from mlflow_meta.columns import DISTRIBUTION, columns_with, config_of, is_choice
+from mlflow_meta.columns import DISTRIBUTION, UNSET, columns_with, config_of, is_choice
 from mlflow_meta.errors import BadSpace, TooLittle
+from mlflow_meta.space.conditions import History, Rule, unexplained
+from mlflow_meta.space.constraints import check_choices, read_constraints
 from mlflow_meta.space.distributions import read_distribution
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When, allows
-from mlflow_meta.space.search_space import SearchSpace
+from mlflow_meta.space.parts import hint
+from mlflow_meta.space.search_space import SearchSpace, is_document
 from mlflow_meta.subsets import list_of
 
 MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
 MAX_SEARCHED = 200  # params; a run that logs more has dumped all that its program knows
 MAX_LISTED_NUMBERS = 6  # numbers up to which a param was taken from a list, not from a range
 _TRIALS_PER_LISTED = 3  # trials per number that such a list needs
+_MIN_GRID = 5  # numbers from which equal distances show a grid
 _USUAL = 0.5  # share of a task's trials from which a param belongs to it
-_CERTAIN = 0.95  # share of trials from which a condition holds; runs are sometimes odd
 _ALWAYS_LOG = 1000.0  # largest over smallest from which a scale is logarithmic anyway
 _MAYBE_LOG = 10.0  # from which it is if the logarithms are spread more evenly
 _SEED = re.compile(r"(^|[._/ -])(random_?)?(seed|state)$", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$", re.ASCII)
+
+
+_KEYS = ("parameters", "constraints", "left_out")  # of a search-space file
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,27 +55,42 @@ class InferredSpace:
     Attributes:
         space: What the trials varied.
         left_out: Param -> why it is not searched.
+        remarks: Param -> under which condition it exists, and what speaks for that.
     """
 
     space: SearchSpace
     left_out: Mapping[str, str]
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """The file that people edit; `read_yaml` reads it back."""
-        document = {"parameters": self.space.to_dict(), "left_out": dict(self.left_out)}
+        plain = self.space.to_dict()
+        document = plain if is_document(plain) else {"parameters": plain}
+        document = {**document, "left_out": dict(self.left_out)}
         head = (
             "# What mlflow-meta searches. Edit ranges, delete what should stay as it is, add what\n"
             "# was never tried; then pass this file with --space. Types: float, int, categorical;\n"
             "# `log: true` for a logarithmic scale, `step` for a grid, and\n"
             "# `when: {model: [mlp]}` for a param that exists only under some value of another.\n"
+            "# What has to hold between params may be listed under `constraints:`, such as\n"
+            "# `- batch_size * accumulate <= 4096`.\n"
+        )
+        head += "".join(
+            f"# {_one_line(f'{name} {said}')}.\n" for name, said in self.remarks.items()
         )
         return head + yaml.dump(
             document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
         )
 
 
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def read_yaml(text: str) -> SearchSpace:
     """Read a search-space file: `parameters:` as `SearchSpace.from_dict` has it, or that alone.
+
+    With `parameters:` there may be `constraints:`, a list of expressions over params.
 
     Raises:
         BadSpace: If it is no YAML, or says something that can't be; with the param or the line.
@@ -83,7 +104,35 @@ def read_yaml(text: str) -> SearchSpace:
         raise BadSpace(f"The search-space file is no YAML: {problem}{line}.") from error
     if not isinstance(document, Mapping):
         raise BadSpace(f"A search-space file needs `parameters:`, but this one holds {document!r}.")
-    return SearchSpace.from_dict(document.get("parameters", document))
+    if not is_document(document):
+        return SearchSpace.from_dict(document)
+    if strange := [str(key) for key in document if key not in _KEYS]:
+        raise BadSpace(
+            f"A search-space file has {', '.join(_KEYS)}, but this one has {strange[0]!r}"
+            f"{hint(strange[0], _KEYS)}."
+        )
+    space = SearchSpace.from_dict(document["parameters"])
+    if document.get("constraints") is None:
+        return space
+    constraints = read_constraints(
+        document["constraints"], space.params, _places(text), check_choices
+    )
+    space = replace(space, constraints=constraints)
+    space.sample(1, np.random.default_rng(0))  # where nothing meets them, it is said here
+    return space
+
+
+def _places(text: str) -> list[str]:
+    """Where each constraint of a file stands."""
+    root = yaml.compose(text, Loader=_Loader)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    lists = [value for key, value in pairs if key.value == "constraints"]
+    return [
+        f"the constraint in line {item.start_mark.line + 1}"
+        for node in lists
+        if isinstance(node, yaml.SequenceNode)
+        for item in node.value
+    ]
 
 
 def infer(trials: pd.DataFrame) -> InferredSpace:
@@ -119,13 +168,16 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
     rare = _beyond_the_cap(is_set)
     left_out |= rare
     found = {name: param for name, param in found.items() if name not in rare}
-    conditions = {name: _condition(name, columns, found, is_set, tasks) for name in found}
-    for name, when in conditions.items():
-        share = columns[name].notna().groupby(tasks).mean().max()
-        if when:
-            found[name] = under(found[name], when)
-        elif share < _USUAL:
+    history = History(found, columns, tasks, _is_finished(trials))
+    remarks: dict[str, str] = {}
+    for name, param in list(found.items()):
+        found[name], rule = _conditional(name, param, columns[name], history)
+        if rule is not None:
+            remarks[name] = rule.sentence
+        elif columns[name].notna().groupby(tasks).mean().max() < _USUAL:
             left_out[name] = f"is set in {is_set[name].sum()} of {len(trials)} runs only"
+        else:
+            remarks[name] = unexplained(is_set[name], tasks)
     kept = {name: param for name, param in found.items() if name not in left_out}
     # A param whose parent was left out has lost its condition, and so have its own children.
     while orphans := [name for name, param in kept.items() if set(param.when) - set(kept)]:
@@ -139,7 +191,9 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
             f"{': ' + why if why else ''}. Train a few with other values, or write a search space "
             "by hand and pass it with --space."
         )
-    return InferredSpace(SearchSpace(kept), left_out)
+    return InferredSpace(
+        SearchSpace(kept), left_out, {n: said for n, said in remarks.items() if said and n in kept}
+    )
 
 
 def conditioned(params: Mapping[str, Param], trials: pd.DataFrame) -> SearchSpace:
@@ -151,14 +205,15 @@ def conditioned(params: Mapping[str, Param], trials: pd.DataFrame) -> SearchSpac
     """
     logged = {name: f"params.{name}" for name in params if f"params.{name}" in trials}
     columns = {name: trials[column] for name, column in logged.items()}
-    is_set = {name: column.notna().to_numpy() for name, column in columns.items()}
     found = {name: params[name] for name in columns}
-    tasks = trials["task"].astype(str)
-    whens = {
-        name: _condition(name, columns, found, is_set, tasks) if is_set[name].any() else {}
-        for name in columns
+    history = History(found, columns, trials["task"].astype(str), _is_finished(trials))
+    found = {
+        name: _conditional(name, param, columns[name], history)[0]
+        if columns[name].notna().any()
+        else param
+        for name, param in found.items()
     }
-    return SearchSpace({name: under(param, whens.get(name, {})) for name, param in params.items()})
+    return SearchSpace({name: found.get(name, param) for name, param in params.items()})
 
 
 def _told(name: str, values: pd.Series, trials: pd.DataFrame) -> Param | None:
@@ -234,21 +289,39 @@ def _param(values: pd.Series) -> Param:
     whole = pd.api.types.is_integer_dtype(values)
     distinct = np.unique(values.to_numpy(np.int64 if whole else np.float64))
     spaced = bool(np.allclose(np.diff(distinct), 1.0))
+    step = _step(distinct, len(values))
     listed = (
         len(distinct) <= MAX_LISTED_NUMBERS
         and len(values) >= _TRIALS_PER_LISTED * len(distinct)
         and not (whole and spaced)
+        and (step is None or len(distinct) < _MIN_GRID)
     )
     log = _is_log(distinct)
     if listed:
         kind = int if whole else float
         return Categorical(choices=tuple(kind(n) for n in distinct), log=log)
     if whole:
-        return Integer(low=int(distinct[0]), high=int(distinct[-1]), log=log)
+        first, last = int(distinct[0]), int(distinct[-1])
+        return Integer(low=first, high=last, log=log, step=int(step or 1))
     low, high = float(distinct[0]), float(distinct[-1])
     # Hyperopt's quniform and others write whole numbers as 12.0: scripts expect them to be whole.
-    step = 1.0 if np.all(distinct == np.round(distinct)) and high - low >= 1 else None
+    if step is None and np.all(distinct == np.round(distinct)) and high - low >= 1:
+        step = 1.0
     return Float(low=low, high=high, log=log, step=step)
+
+
+def _step(distinct: Vector, n: int) -> float | None:
+    """The distance of the grid that `n` numbers were taken from; None for no grid, or one of 1.
+
+    They must come again and again, and fill half of the grid: then no range has them by chance.
+    """
+    gaps = np.diff(distinct)
+    if len(distinct) < _MIN_GRID or n < 2 * len(distinct):
+        return None
+    step = float(f"{gaps.min():.12g}")
+    steps = (distinct[-1] - distinct[0]) / step
+    on_grid = np.allclose(gaps / step, np.round(gaps / step), rtol=0.0, atol=1e-6)
+    return step if on_grid and step != 1.0 and len(distinct) > steps / 2 else None
 
 
 def _is_log(distinct: Vector) -> bool:
@@ -275,32 +348,32 @@ def _beyond_the_cap(is_set: Mapping[str, np.ndarray]) -> dict[str, str]:
     return dict.fromkeys(ranked[MAX_SEARCHED:], why)
 
 
-def _condition(
-    name: str,
-    columns: Mapping[str, pd.Series],
-    found: Mapping[str, Param],
-    is_set: Mapping[str, np.ndarray],
-    tasks: pd.Series,
-) -> When:
-    """The choice of another param that decides whether `name` is set; empty if none does."""
-    concerned = tasks.isin(tasks[is_set[name]].unique()).to_numpy()
-    if is_set[name][concerned].all():
-        return {}
-    for parent, param in found.items():
-        if parent == name or not isinstance(param, Categorical):
-            continue
-        if (is_set[name] & ~is_set[parent]).any():
-            continue
-        choices = columns[parent][concerned]
-        shares = columns[name][concerned].notna().groupby(choices).mean()
-        always = [choice for choice in param.choices if shares.get(choice, 0.0) >= _CERTAIN]
-        never = [choice for choice in param.choices if shares.get(choice, 0.0) <= 1 - _CERTAIN]
-        if always and never and len(always) + len(never) == len(param.choices):
-            return {parent: tuple(always)}
-    return {}
+def _is_finished(trials: pd.DataFrame) -> NDArray[np.bool_]:
+    """The runs that have come to their end: others may have crashed before they logged all."""
+    if "status" not in trials:
+        return np.ones(len(trials), dtype=bool)
+    return (trials["status"].astype(str) == "FINISHED").to_numpy(dtype=bool)
+
+
+def _conditional(
+    name: str, param: Param, values: pd.Series, history: History
+) -> tuple[Param, Rule | None]:
+    """A param with the condition under which it exists, if any, and what speaks for it.
+
+    Programs write "None" for a text that does not exist: where another param tells when, it is no
+    choice.
+    """
+    is_set = values.notna().to_numpy()
+    if isinstance(param, Categorical) and set(UNSET) & set(map(str, param.choices)):
+        real = tuple(c for c in param.choices if str(c) not in UNSET)
+        is_real = is_set & ~values.astype(str).isin(UNSET).to_numpy()
+        rule = history.rule(name, is_real) if len(real) > 1 else None
+        if rule is not None:
+            return under(replace(param, choices=real), rule.when), rule
+    rule = history.rule(name, is_set)
+    return (under(param, rule.when) if rule else param), rule
 
 
 def under(param: Param, when: When) -> Param:
     """The same param under other conditions."""
-    fields: dict[str, Any] = {key: getattr(param, key) for key in param.__slots__}
-    return type(param)(**{**fields, "when": when})
+    return replace(param, when=when)

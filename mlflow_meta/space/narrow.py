@@ -9,12 +9,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.params import Categorical, Param, allows, is_number, same
-from mlflow_meta.space.parts import between, chosen, described, listed, texts, without
+from mlflow_meta.space.parts import between, chosen, described, hint, listed, texts, without
 from mlflow_meta.space.search_space import SearchSpace
 from mlflow_meta.trials import ConfigValue
 
@@ -104,7 +103,7 @@ def narrowed(space: SearchSpace, where: Sequence[str]) -> SearchSpace:
                 for parent, values in space.params[condition.name].when.items()
             )
             raise BadSpace(f"Nothing is left of {condition.name}: it exists only where {under}.")
-    return SearchSpace(kept)
+    return space.part(kept)
 
 
 def left_of(param: Param, condition: Condition, whole: Param) -> Param | None:
@@ -223,9 +222,3 @@ def reachable(params: Mapping[str, Param]) -> dict[str, Param]:
         if all(when.values()):
             kept[name] = replace(param, when=when)
     return kept
-
-
-def hint(text: str, known: Sequence[str]) -> str:
-    """What was meant, where one of `known` is near; or nothing."""
-    near = get_close_matches(text, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near and near[0] != text else ""

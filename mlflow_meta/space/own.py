@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 
 import pandas as pd
 
@@ -27,6 +28,8 @@ def own_space(
 
     So also where its own, many as they are, have not varied all of the params `varied`.
 
+    The constraints of what the meta-model was trained with hold here, too.
+
     Of the others' params only those that belong together: the ones that the task's own runs have
     logged, with any metric, or else those of the task with the most trials.
 
@@ -44,8 +47,9 @@ def own_space(
     if len(own) >= MIN_OWN_TRIALS:
         with suppress(NothingToLearn):
             inferred = infer(own).space
-            if set(varied) <= set(inferred.names):
-                return inferred
+            same = _under_constraints(inferred, learned)
+            if same is not None and set(varied) <= set(inferred.names):
+                return same
     alike = runs[runs["task"] == task]
     if alike.empty:
         alike = trials[trials["task"] == trials["task"].mode()[0]]
@@ -57,3 +61,16 @@ def own_space(
             f"{', '.join(learned.names[:8])}. Pass what to search with --space."
         )
     return space
+
+
+def _under_constraints(inferred: SearchSpace, learned: SearchSpace) -> SearchSpace | None:
+    """What was inferred, under the constraints that name its params; None if they can't be of it.
+
+    So where own runs have shown as a text what the others have shown as a number.
+    """
+    names = set(inferred.names)
+    kept = tuple(c for c in learned.constraints if c.names <= names)
+    try:
+        return replace(inferred, constraints=kept) if kept else inferred
+    except ValueError:
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, is_number
@@ -133,3 +134,9 @@ def described(param: Param) -> str:
 def texts(param: Param) -> list[str]:
     """The choices as texts; none where it has no list of them."""
     return [str(choice) for choice in param.choices] if isinstance(param, Categorical) else []
+
+
+def hint(text: str, known: Sequence[str]) -> str:
+    """What was meant, where one of `known` is near; or nothing."""
+    near = get_close_matches(text, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near and near[0] != text else ""

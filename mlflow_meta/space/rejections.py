@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.narrow import Condition, asked, hint, left_of, number_or_nan, reachable
+from mlflow_meta.space.narrow import Condition, asked, left_of, number_or_nan, reachable
 from mlflow_meta.space.params import Categorical, Param, allows
-from mlflow_meta.space.parts import described, texts
+from mlflow_meta.space.parts import described, hint, texts
 from mlflow_meta.space.search_space import SearchSpace
 
 DECISION = "mlflow_meta.decision"
@@ -185,7 +185,7 @@ def constrained(space: SearchSpace, rejections: Sequence[Rejection]) -> Constrai
                 f"the next search keeps to is such as {_examples(space, rejection.config)}.",
             )
     return Constrained(
-        space=SearchSpace(reachable(part.params)),
+        space=space.part(reachable(part.params)),
         held=tuple(part.sentences),
         remarks=tuple(part.remarks),
         understood={run_id: f"from now on {', '.join(c)}" for run_id, c in part.understood.items()},

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.params import (
-    Categorical,
-    Float,
-    Integer,
-    Param,
-    allows,
-    is_active,
-    is_number,
-    same,
-)
+from mlflow_meta.space.constraints import Constraint, check_constraint, read_constraints
+from mlflow_meta.space.params import Param, allows, is_active, is_number, same
+from mlflow_meta.space.plain import param_from_dict, param_to_dict
+from mlflow_meta.space.satisfy import repaired, sampled
 from mlflow_meta.subsets import unfolded
 from mlflow_meta.trials import Config, ConfigValue
 
-_KINDS: dict[str, type[Float] | type[Integer] | type[Categorical]] = {
-    "float": Float,
-    "int": Integer,
-    "categorical": Categorical,
-}
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +29,28 @@ class SearchSpace:
 
     Attributes:
         params: Name -> parameter, parents before their children, otherwise in the order given.
+        constraints: What has to hold between them; each where all params that it names exist.
     """
 
     params: Mapping[str, Param]
+    constraints: tuple[Constraint, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.params:
             raise ValueError("A search space needs at least one parameter.")
         for name, param in self.params.items():
             _check_condition(name, param, self.params)
+        for constraint in self.constraints:
+            check_constraint(constraint, self.params)
         object.__setattr__(self, "params", MappingProxyType(_parents_first(self.params)))
 
-    def __reduce__(self) -> tuple[type[SearchSpace], tuple[dict[str, Param]]]:
-        return SearchSpace, (dict(self.params),)  # a mapping proxy can be neither copied nor sent
+    def __reduce__(
+        self,
+    ) -> tuple[type[SearchSpace], tuple[dict[str, Param], tuple[Constraint, ...]]]:
+        return SearchSpace, (
+            dict(self.params),
+            self.constraints,
+        )  # a mapping proxy can be neither copied nor sent
 
     @property
     def names(self) -> list[str]:
@@ -62,7 +61,7 @@ class SearchSpace:
     def n_configs(self) -> float:
         """How many configurations there are at most; inf where a parameter is continuous.
 
-        Exact for spaces without conditions; with them an upper bound.
+        Exact for spaces without conditions and constraints; with them an upper bound.
         """
         return math.prod(param.n_values for param in self.params.values())
 
@@ -76,10 +75,35 @@ class SearchSpace:
 
     def holds(self, config: Config) -> bool:
         """Whether what `config` sets lies in this space; other params may be missing, or more."""
-        return all(allows(self.params[name], value) for name, value in self.active(config).items())
+        active = self.active(config)
+        return all(
+            allows(self.params[name], value) for name, value in active.items()
+        ) and self.satisfied(active)
+
+    def satisfied(self, config: Config) -> bool:
+        """Whether a configuration, each value of which is in this space, meets the constraints."""
+        return not self.constraints or bool(self.satisfying([config])[0])
+
+    def satisfying(self, configs: Sequence[Config]) -> Mask:
+        """Which configurations, each value of which is in this space, meet the constraints."""
+        found = np.ones(len(configs), dtype=bool)
+        for constraint in self.constraints:
+            found &= constraint.allows(configs)
+        return found
 
     def sample(self, n: int, rng: np.random.Generator) -> list[dict[str, ConfigValue]]:
-        """`n` configurations, every parameter uniform on its own scale."""
+        """`n` configurations, every parameter uniform on its own scale.
+
+        Under constraints those of the uniform ones that meet them; where hardly any does, some are
+        drawn more than once.
+
+        Raises:
+            BadSpace: If no configuration that was drawn meets the constraints.
+        """
+        return sampled(self, n, rng) if self.constraints else self.unconstrained(n, rng)
+
+    def unconstrained(self, n: int, rng: np.random.Generator) -> list[dict[str, ConfigValue]]:
+        """`n` configurations as `sample` draws them, whatever the constraints say."""
         columns = {name: param.sample(n, rng) for name, param in self.params.items()}
         return [self.active({name: columns[name][i] for name in columns}) for i in range(n)]
 
@@ -89,10 +113,18 @@ class SearchSpace:
         for name, param in self.params.items():
             if name in names and set(param.when) <= set(kept):
                 kept[name] = param
-        return SearchSpace(kept) if kept else None
+        return self.part(kept) if kept else None
+
+    def part(self, params: Mapping[str, Param]) -> SearchSpace:
+        """The part that has these params, with the constraints that can still say something."""
+        kept = tuple(c for c in self.constraints if c.names <= set(params))
+        return SearchSpace(params, kept)
 
     def complete(self, config: Config, rng: np.random.Generator) -> dict[str, ConfigValue]:
-        """`config` without what is inactive, with random values for what is active but unset."""
+        """`config` without what is inactive, with random values for what is active but unset.
+
+        The constraints are not asked: see `satisfied`.
+        """
         whole: dict[str, ConfigValue] = {}
         for name, param in self.params.items():
             if is_active(param.when, whole):
@@ -103,13 +135,15 @@ class SearchSpace:
         """The configuration of this space that is nearest to `config`, which may lie outside.
 
         Numbers are cut to the bounds and put on the grid; what has no neighbour, such as an
-        unknown category, becomes random.
+        unknown category, becomes random. What does not meet the constraints then is changed until
+        it does: of some hundred ways that are tried, the one that changes least.
         """
         close: dict[str, ConfigValue] = {}
         for name, param in self.params.items():
             if name in config and (value := param.nearest(config[name])) is not None:
                 close[name] = value
-        return self.complete(close, rng)
+        whole = self.complete(close, rng)
+        return whole if self.satisfied(whole) else repaired(self, whole, rng)
 
     def parse(self, texts: Mapping[str, object]) -> dict[str, ConfigValue]:
         """The configuration that MLflow keeps as `texts`; what is no value of ours is left out."""
@@ -130,6 +164,8 @@ class SearchSpace:
             active = [config for config in found if is_active(param.when, config)]
             inactive = [config for config in found if not is_active(param.when, config)]
             found = [{**c, name: value} for c in active for value in param.grid()] + inactive
+        if self.constraints:
+            found = [found[i] for i in np.flatnonzero(self.satisfying(found))]
         return found
 
     @staticmethod
@@ -140,27 +176,35 @@ class SearchSpace:
             for name, value in sorted(config.items())
         )
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """The plain form that `from_dict` reads; defaults are left out."""
-        return {name: _param_to_dict(param) for name, param in self.params.items()}
+        params = {name: param_to_dict(param) for name, param in self.params.items()}
+        if not self.constraints:
+            return params
+        return {"parameters": params, "constraints": [c.text for c in self.constraints]}
 
     @classmethod
-    def from_dict(cls, spec: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
+    def from_dict(cls, spec: Mapping[str, Any]) -> SearchSpace:
         """Read `{name: {type: float|int|categorical, low, high, log, step, choices, when}}`.
 
         `when: {parent: [values]}` makes a parameter exist only under those values of its parent.
-        `choices` that are all numbers are ordered.
+        `choices` that are all numbers are ordered. Or `{parameters: such, constraints: [texts]}`,
+        where each text is an expression such as `batch_size * accumulate <= 4096`.
 
         Raises:
             BadSpace: Naming every parameter that is wrong, up to five, and what is wrong with it.
         """
+        if is_document(spec):
+            space = cls.from_dict(spec["parameters"])
+            texts = spec.get("constraints") or []
+            return replace(space, constraints=read_constraints(texts, space.params))
         if not isinstance(spec, Mapping) or not spec:
             raise BadSpace(f"A search space maps param names to their ranges, but got {spec!r}.")
         params: dict[str, Param] = {}
         wrong: list[str] = []
         for name, entry in spec.items():
             try:
-                params[str(name)] = _param_from_dict(entry)
+                params[str(name)] = param_from_dict(entry)
             except (ValueError, OverflowError) as error:
                 wrong.append(f"{name}: {error}")
         if wrong:
@@ -170,6 +214,13 @@ class SearchSpace:
             return cls(params)
         except ValueError as error:
             raise BadSpace(f"In the search space, {error}") from error
+
+
+def is_document(spec: object) -> bool:
+    """Whether this has the params under `parameters`, rather than a param of that name."""
+    inner = spec.get("parameters") if isinstance(spec, Mapping) else None
+    is_param = isinstance(inner, Mapping) and isinstance(inner.get("type"), str)
+    return isinstance(spec, Mapping) and "parameters" in spec and not is_param
 
 
 def _check_condition(name: str, param: Param, params: Mapping[str, Param]) -> None:
@@ -206,79 +257,3 @@ def _parents_first(params: Mapping[str, Param]) -> dict[str, Param]:
     except CycleError as error:
         circle = " -> ".join(error.args[1])
         raise ValueError(f"conditions must not go round in a circle: {circle}.") from error
-
-
-def _param_to_dict(param: Param) -> dict[str, Any]:
-    kind = next(kind for kind, cls in _KINDS.items() if isinstance(param, cls))
-    entry: dict[str, Any] = {"type": kind}
-    for spec in fields(param):
-        value = getattr(param, spec.name)
-        if spec.name == "when":
-            value = {parent: list(values) for parent, values in value.items()}
-        if spec.name == "choices":
-            value = list(value)
-        if (value and value != spec.default) or spec.name in ("low", "high"):
-            entry[spec.name] = value
-    return entry
-
-
-def _param_from_dict(entry: object) -> Param:
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"expected `{{type: ..., ...}}`, but got {entry!r}.")
-    kind = entry.get("type")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"`type` must be float, int or categorical, but got {kind!r}.")
-    cls = _KINDS[kind]
-    allowed = {spec.name for spec in fields(cls)}
-    strange = sorted(str(key) for key in entry if key != "type" and key not in allowed)
-    if strange:
-        raise ValueError(f"`{strange[0]}` does not go with `type: {kind}` ({sorted(allowed)}).")
-    values = {key: value for key, value in entry.items() if key != "type" and value is not None}
-    if not isinstance(values.get("log", False), bool):
-        raise ValueError(f"`log` must be true or false, but got {values['log']!r}.")
-    values["when"] = _read_when(values.get("when"))
-    if cls is Categorical:
-        values["choices"] = _read_choices(values.get("choices"))
-    else:
-        for key in ("low", "high", "step"):
-            if key != "step" or key in values:
-                values[key] = _read_number(key, values.get(key), whole=cls is Integer)
-    return cls(**values)
-
-
-def _read_number(key: str, value: object, *, whole: bool) -> float:
-    # Most YAML loaders read `1e-5`, without a dot, as a string: take it for the number that it is.
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = float(value)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"`{key}` must be a number, but got {value!r}.")
-    if not whole:
-        return float(value)
-    if not float(value).is_integer():
-        raise ValueError(f"`{key}` of an int must be a whole number, but got {value!r}.")
-    return int(value)
-
-
-def _read_choices(choices: object) -> tuple[ConfigValue, ...]:
-    if not isinstance(choices, Sequence) or isinstance(choices, str):
-        raise ValueError(f"`choices` must be a list, but got {choices!r}.")
-    for choice in choices:
-        if not isinstance(choice, str | int | float | bool):
-            raise ValueError(f"choices are texts, numbers or true/false, but got {choice!r}.")
-    if all(is_number(choice) for choice in choices):
-        return tuple(sorted(choices))
-    return tuple(choices)
-
-
-def _read_when(when: object) -> dict[str, tuple[ConfigValue, ...]]:
-    if when is None:
-        return {}
-    if not isinstance(when, Mapping):
-        raise ValueError(f"`when` must be `{{parent: [values]}}`, but got {when!r}.")
-    return {
-        str(parent): tuple(values)
-        if isinstance(values, Sequence) and not isinstance(values, str)
-        else (values,)
-        for parent, values in when.items()
-    }

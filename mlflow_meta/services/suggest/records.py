@@ -17,9 +17,11 @@ _PACKAGES = ("mlflow-meta", "numpy", "scipy", "scikit-learn", "lightgbm", "panda
 
 
 def digest_of(known: Known) -> str:
-    """Equal for equal trials, whichever harvest has brought them."""
+    """Equal for equal trials and failures, whichever harvest has brought them."""
     rows = zip(known.trials["run_id"], known.trials["value"], strict=True)
-    return plans.digest(sorted((str(run_id), float(value)) for run_id, value in rows))
+    trials = sorted((str(run_id), float(value)) for run_id, value in rows)
+    failed = sorted(str(run_id) for run_id in known.failures["run_id"])
+    return plans.digest([trials, failed] if failed else trials)
 
 
 def about_of(it: Asked, found: Found) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def about_of(it: Asked, found: Found) -> dict[str, Any]:
         "has_signal": found.champion.model.has_signal,
         "never_logged": [n for n in it.space.names if f"params.{n}" not in it.known.trials],
         "remarks": list(it.remarks),
+        "avoided": [region.sentence for region in found.failures.regions],
+        "chances_of_failure": list(found.chances),
         "packages": {name: version(name) for name in _PACKAGES},
     }
 

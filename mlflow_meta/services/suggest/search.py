@@ -14,6 +14,7 @@ from mlflow_meta.errors import NothingToLearn, TooLittle
 from mlflow_meta.known import Known, brought_up_to_date
 from mlflow_meta.models import MetaModel
 from mlflow_meta.models.durations import Durations
+from mlflow_meta.models.failures import MIN_RUNS, Failures, learn_failures
 from mlflow_meta.proposal import choose_batch, choose_front, context_of, in_context, tried_on
 from mlflow_meta.search import Progress, Spread, TopK
 from mlflow_meta.services.suggest.others import Other, fronts_among, joint, others_of
@@ -73,6 +74,8 @@ class Found:
         best_so_far: The best metric among the task's trials; nan if it has none.
         n_trials: How many these are.
         champion: As it was updated.
+        failures: What runs that failed have taught.
+        chances: Of each suggestion, its chance to fail.
     """
 
     items: Sequence[Suggestion]
@@ -81,6 +84,8 @@ class Found:
     best_so_far: float
     n_trials: int
     champion: Registered
+    failures: Failures
+    chances: Sequence[float]
 
 
 def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) -> Found:
@@ -93,6 +98,7 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
     champion, n_unseen = brought_up_to_date(it.champion, it.known, [task])
     rng = np.random.default_rng(it.seed)
     durations = _durations(it)
+    failures = _failures(it)
     others = others_of(it.also, it.known)
     searched = None
     if others:
@@ -107,7 +113,7 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
             effort = Effort(limits=it.limits, durations=durations)
         configs, searched = choose_batch(
             champion.model, space, trials, task=task, n=it.n, tried=tried, rng=rng,
-            given=it.limits.hardware, effort=effort,
+            given=it.limits.hardware, effort=effort, failures=failures,
             search_s=it.search_s, spread=spread, progress=_told(champion.objective, progress),
         )  # fmt: skip
     context = {**context_of(trials, space, task), **it.limits.hardware}
@@ -131,6 +137,8 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         else np.nan,
         n_trials=len(values),
         champion=champion,
+        failures=failures,
+        chances=failures.chance(frame).tolist(),
     )
 
 
@@ -161,6 +169,15 @@ def _durations(it: Asked) -> Durations | None:
         if it.limits.is_any:
             raise
         return None
+
+
+def _failures(it: Asked) -> Failures:
+    """What has failed on the task or, where that is too little to learn from, on all."""
+    finished, failed = it.known.trials, it.known.failures
+    own, own_failed = finished[finished["task"] == it.task], failed[failed["task"] == it.task]
+    if min(len(own), len(own_failed)) >= MIN_RUNS:
+        finished, failed = own, own_failed
+    return learn_failures(finished, failed, it.space)
 
 
 def _rank(

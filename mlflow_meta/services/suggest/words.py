@@ -36,7 +36,7 @@ def items_of(it: Asked, found: Found) -> list[Item]:
     champion, trials = found.champion, it.known.trials
     origin = _origin(champion, found.n_unseen, found.searched)
     items = []
-    for suggestion in found.items:
+    for suggestion, chance in zip(found.items, found.chances, strict=True):
         alike = nearest(suggestion.config, trials, it.space, task=it.task, k=1)
         near = {names.NEAREST_RUN: str(alike["run_id"][0])} if len(alike) else {}
         text = note(
@@ -48,6 +48,7 @@ def items_of(it: Asked, found: Found) -> list[Item]:
                 _lasting(suggestion),
                 _on_front(suggestion),
                 _why(suggestion, found),
+                _risk(chance, found),
                 _nearest(alike, it.known, it.task, champion.objective),
             ],
             origin=origin,
@@ -92,6 +93,16 @@ def _why(item: Suggestion, found: Found) -> str:
         f"about {chance:.0%}" if 0.01 <= chance <= 0.99 else ("under 1%", "over 99%")[chance > 0.5]
     )
     return f"{so_far}; this one beats it with a chance of {said}, says the meta-model."
+
+
+def _risk(chance: float, found: Found) -> str:
+    """How likely it fails, where that is more than usual; or nothing."""
+    if not found.failures.is_notable(chance):
+        return ""
+    return (
+        f"**It may fail**: with a chance of about {chance:.0%}, say the runs that failed; of all "
+        f"runs {found.failures.base:.0%} did."
+    )
 
 
 def _origin(champion: Registered, n_unseen: int, searched: Searched | None) -> str:
