@@ -198,7 +198,7 @@ def test_parts_of_a_space_keep_its_constraints() -> None:
     part = narrowed(TIED, ["model=mlp", "a>=4"])
     assert [c.text for c in part.constraints] == ["a + b <= 9"]  # depth is gone
     no = Rejection(run="r", config={"b": "1"}, reason="b!=1")
-    left, _ = constrained(TIED, [no])
+    left = constrained(TIED, [no]).space
     assert left.constraints == TIED.constraints
     assert {c["b"] for c in left.enumerate()} == set(range(2, 9))
     only = TIED.only({"a", "b"})

@@ -356,7 +356,7 @@ def test_an_interrupted_search_gives_what_it_has_or_stays_interrupted(
         return [], replace(whole, is_interrupted=True, configs=[])
 
     whole = top_k(model, many, 1, context={"task": "a"}, rng=np.random.default_rng(0))
-    monkeypatch.setattr("mlflow_meta.proposal.thompson", at_once)
+    monkeypatch.setattr("mlflow_meta.proposal.choosing.thompson", at_once)
     with pytest.raises(KeyboardInterrupt):
         choose_batch(model, many, trials, rng=np.random.default_rng(0), **asked)
 
