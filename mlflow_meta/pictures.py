@@ -15,7 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from mlflow_meta import shown
-from mlflow_meta.axes import Range, value_range
+from mlflow_meta.axes import Range, is_wide, value_range
 from mlflow_meta.backtest import Backtest
 from mlflow_meta.explain import Explanation
 from mlflow_meta.models import MetaModel
@@ -139,6 +139,45 @@ def _draw_suggested(axes: Axes, runs: pd.DataFrame, on: Range) -> None:
             place[~done], middle[~done], s=30, marker="D", facecolor="white", edgecolor=_ORANGE,
             zorder=3, label="suggested, waits",
         )  # fmt: skip
+
+
+def front(
+    seen: pd.DataFrame, suggested: pd.DataFrame, directions: Mapping[str, Direction]
+) -> bytes:
+    """The first objective against each of the others: what runs got, and what is suggested, as PNG.
+
+    Args:
+        seen: The task's runs; a column for each objective, in its own units, and `front`.
+        suggested: The suggestions: the same columns with what is predicted, and `rank`.
+        directions: Objective -> which of its values are better; the first one is on every y axis.
+    """
+    first, *others = directions
+    figure = Figure(figsize=(0.8 + 4.2 * len(others), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(others), squeeze=False)[0]
+    for axes, other in zip(panels, others, strict=True):
+        axes.scatter(seen[other], seen[first], s=16, color=_GREY, label="runs before")
+        best = seen[seen["front"] == 1]
+        axes.scatter(best[other], best[first], s=16, color=_BLUE, label="of these not beaten")
+        axes.scatter(
+            suggested[other], suggested[first], s=34, marker="D", facecolor="white",
+            edgecolor=_ORANGE, zorder=3, label="suggested, by rank",
+        )  # fmt: skip
+        for rank, x, y in zip(suggested["rank"], suggested[other], suggested[first], strict=True):
+            axes.annotate(str(rank), (x, y), (4, 4), textcoords="offset points", fontsize=8)
+        for axis, name in ((axes.xaxis, other), (axes.yaxis, first)):
+            values = np.concatenate([seen[name], suggested[name]]).astype(float)
+            if is_wide(values):
+                (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+                _label_decades(axis, values.min(), values.max())
+        unit = " in s" if other == "duration" else ""
+        axes.set_xlabel(f"{shown.picture(other, _MAX_LABEL)}{unit} ({_good(directions[other])})")
+        axes.set_ylabel(f"{shown.picture(first, _MAX_LABEL)} ({_good(directions[first])})")
+    panels[0].legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def _good(direction: Direction) -> str:
+    return "low is good" if direction is Direction.MINIMIZE else "high is good"
 
 
 def regrets(found: Backtest, objective: Objective) -> bytes:

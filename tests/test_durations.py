@@ -139,6 +139,24 @@ def test_a_proposal_keeps_within_a_quarter_of_what_it_would_take_without_a_budge
     assert seconds(free / 4) <= free / 4
 
 
+def test_per_hour_what_is_soon_done_comes_before_what_takes_long_and_gains_no_more() -> None:
+    runs = trained("a", 40, 0)
+    runs["value"] -= 0.3 / np.sqrt(runs["params.epochs"].to_numpy(float))  # epochs gain nothing
+    model = ZOO["transfer"]()
+    model.learn(runs, SPACE)
+    durations = Durations.learn(runs, SPACE)
+
+    def seconds(*, is_per_hour: bool) -> float:
+        effort = Effort(limits=Limits(is_per_hour=is_per_hour), durations=durations)
+        configs, _ = choose_batch(
+            model, SPACE, runs, task="a", n=5, tried=tried_on(runs, "a"),
+            rng=np.random.default_rng(0), effort=effort,
+        )  # fmt: skip
+        return float(durations.seconds(in_context(configs, SPACE, "a", {})).mean())
+
+    assert seconds(is_per_hour=True) < 0.3 * seconds(is_per_hour=False)
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0, np.nan, np.inf])
 def test_a_limit_must_be_a_time(seconds: float) -> None:
     with pytest.raises(ValueError, match="budget_s"):

@@ -100,3 +100,20 @@ def test_progress_has_what_waits_whole_numbers_of_runs_and_all_predictions(
     waits = np.asarray(points["suggested, waits"])
     assert waits.tolist() == [[n_before + 2, 0.35], [n_before + 3, 0.3]]
     assert np.asarray(points["suggested, got"]).tolist() == [[n_before + 1, 0.45]]
+
+
+def test_a_front_has_every_run_and_every_rank_and_a_wide_objective_on_a_log_scale(
+    drawn: list[Figure],
+) -> None:
+    rng = np.random.default_rng(0)
+    seen = pd.DataFrame(
+        {"val_loss": rng.uniform(0.1, 1, 30), "duration": 10 ** rng.uniform(0, 4, 30)}
+    )
+    suggested = pd.DataFrame({"val_loss": [0.2, 0.1], "duration": [9.0, 900.0], "rank": [1, 2]})
+    both = dict.fromkeys(["val_loss", "duration"], Direction.MINIMIZE)
+    pictures.front(seen.assign(front=[1, *[2] * 29]), suggested, both)
+    (axes,) = drawn[0].axes
+    assert [len(points.get_offsets()) for points in axes.collections] == [30, 1, 2]
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    assert axes.get_xlabel() == "duration in s (low is good)"

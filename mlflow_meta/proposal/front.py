@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from mlflow_meta.batch import jointly_best
 from mlflow_meta.models import JointSampler, MetaModel
+from mlflow_meta.models.failures import Failures
 from mlflow_meta.pareto import directions, fronts, scalarised
-from mlflow_meta.proposal.candidates import candidates, without
+from mlflow_meta.proposal.candidates import candidates, likely, without
 from mlflow_meta.proposal.task import context_of, elites, in_context
 from mlflow_meta.search import local_search
 from mlflow_meta.space import SearchSpace
@@ -42,6 +43,7 @@ def choose_front(  # noqa: PLR0913 - as `choose_batch`
     tried: Sequence[Config],
     rng: np.random.Generator,
     given: Mapping[str, object] | None = None,
+    failures: Failures | None = None,
 ) -> list[dict[str, ConfigValue]]:
     """Up to `n` configurations that add most to the volume that the tried ones dominate.
 
@@ -54,6 +56,7 @@ def choose_front(  # noqa: PLR0913 - as `choose_batch`
         tried: Configurations to leave out, and to add to.
         rng: Equal generators give equal batches.
         given: Context to suppose instead of the task's own.
+        failures: Which configurations fail; those that rather do than not are left out.
 
     Returns:
         Configurations in the order in which they were chosen: the first adds the most.
@@ -92,6 +95,8 @@ def choose_front(  # noqa: PLR0913 - as `choose_batch`
     near = [space.nearest(c, rng) for known in trials for c in elites(known, task)]
     near = near or space.sample(100, rng)
     found = without(local_search(space, worth, start=near, rng=rng), space, tried)
+    if failures is not None:
+        found = likely(found, failures.chance(frame(found.configs)))
     pool = candidates(found, near, n, rng)
     ranked = np.argsort(fronts(expected), kind="stable")[:MAX_RIVALS].tolist()
     rivals = [tried[i] for i in ranked] if tried else []

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
+import pandas as pd
 
 from mlflow_meta import pictures
 from mlflow_meta.explain import explain
 from mlflow_meta.pages import Story, page, runs_before, suggested_now
+from mlflow_meta.pareto import fronts
+from mlflow_meta.services.suggest.others import seen_values
 from mlflow_meta.services.suggest.search import Asked, Found
 from mlflow_meta.store import names
 
@@ -45,7 +48,21 @@ def drawings(it: Asked, found: Found, now: datetime) -> dict[str, bytes]:
         address="",
         now=now,
     )
-    return {
+    drawn = {
         names.REPORT_FILE: page(story),
         names.PARAMS_FILE: pictures.explanation(explanation, it.space, objective, it.task),
     }
+    return {**drawn, names.FRONT_FILE: _front(found, own)} if found.others else drawn
+
+
+def _front(found: Found, own: pd.DataFrame) -> bytes:
+    objective = found.champion.objective
+    directions = {objective.metric: objective.direction}
+    directions |= {other.name: other.direction for other in found.others}
+    values = seen_values(own, found.others)
+    signs = [direction.sign for direction in directions.values()]
+    seen = pd.DataFrame(values * signs, columns=list(directions)).assign(front=fronts(values))
+    suggested = pd.DataFrame(
+        [{objective.metric: item.mean, **item.others, "rank": item.rank} for item in found.items]
+    )
+    return pictures.front(seen, suggested, directions)

@@ -100,6 +100,18 @@ def joint(model: MetaModel, trials: pd.DataFrame, space: SearchSpace) -> MetaMod
     return other
 
 
+def seen_values(own: pd.DataFrame, others: Sequence[Other]) -> NDArray[np.float64]:
+    """What the task's runs got `(m, k)`, each minimised, of those that have all objectives.
+
+    Args:
+        own: The task's trials, with the objective's values.
+        others: The k - 1 others.
+    """
+    known = [own.set_index("run_id")["value"]]
+    known += [other.trials.set_index("run_id")["value"] for other in others]
+    return pd.concat(known, axis="columns", join="inner").to_numpy(float)
+
+
 def fronts_among(
     predicted: NDArray[np.float64], own: pd.DataFrame, others: Sequence[Other]
 ) -> list[int]:
@@ -110,8 +122,5 @@ def fronts_among(
         own: The task's trials, with the objective's values.
         others: The k - 1 others.
     """
-    known = [own.set_index("run_id")["value"]]
-    known += [other.trials.set_index("run_id")["value"] for other in others]
-    seen = pd.concat(known, axis="columns", join="inner").to_numpy(float)
-    places = fronts(np.concatenate([predicted, seen]))
+    places = fronts(np.concatenate([predicted, seen_values(own, others)]))
     return [int(place) for place in places[: len(predicted)]]

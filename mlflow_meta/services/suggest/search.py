@@ -76,6 +76,7 @@ class Found:
         champion: As it was updated.
         failures: What runs that failed have taught.
         chances: Of each suggestion, its chance to fail.
+        others: The further objectives.
     """
 
     items: Sequence[Suggestion]
@@ -86,6 +87,7 @@ class Found:
     champion: Registered
     failures: Failures
     chances: Sequence[float]
+    others: Sequence[Other]
 
 
 def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) -> Found:
@@ -105,7 +107,7 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         models = [joint(champion.model, trials, space), *(other.model(space) for other in others)]
         configs = choose_front(
             models, space, [trials, *(other.trials for other in others)], task=task, n=it.n,
-            tried=tried, rng=rng, given=it.limits.hardware,
+            tried=tried, rng=rng, given=it.limits.hardware, failures=failures,
         )  # fmt: skip
     else:
         effort = None
@@ -139,6 +141,7 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
         champion=champion,
         failures=failures,
         chances=failures.chance(frame).tolist(),
+        others=others,
     )
 
 
