@@ -154,7 +154,7 @@ def test_per_hour_what_is_soon_done_comes_before_what_takes_long_and_gains_no_mo
         )  # fmt: skip
         return float(durations.seconds(in_context(configs, SPACE, "a", {})).mean())
 
-    assert seconds(is_per_hour=True) < 0.3 * seconds(is_per_hour=False)
+    assert seconds(is_per_hour=True) < 0.5 * seconds(is_per_hour=False)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, np.nan, np.inf])
