@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mlflow_meta import shown
 from mlflow_meta.acquisition import expected_improvement
@@ -133,7 +134,8 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         if best.is_interrupted:
             return [dict(config) for config in first], searched
     first = [c for c, risk in zip(first, it.chance(first), strict=True) if risk <= MAX_CHANCE]
-    configs, found = _expected_best(it, trials, first)
+    with threadpool_limits(1):  # many small products: several threads would wait for one another
+        configs, found = _expected_best(it, trials, first)
     if effort is not None and effort.limits.weighs:  # in the order of what they gain for the time
         return [dict(config) for config in configs], found
     predicted = model.score(it.frame(configs)).mean
