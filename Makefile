@@ -9,6 +9,9 @@ BIN := .venv/bin
 # scikit-learn's wheel carries a copy; where the system has none, the recipe of .venv lends that one.
 export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
 
+# Tests fit many small models: threads of BLAS would wait for one another, the more so on a busy machine.
+test nightly: export OPENBLAS_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test nightly lint types layers check constraints screenshots clean
 
