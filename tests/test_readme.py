@@ -12,10 +12,13 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from conftest import fill
 from mlflow import MlflowClient
 
 from mlflow_meta.cli import main
+from mlflow_meta.space import read_yaml
+from mlflow_meta.space.constraints import Constraint
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -90,6 +93,23 @@ def test_the_guides_python_prints_what_it_is_about(section: str, printed: dict[s
 
 def test_every_block_of_the_guide_is_looked_at_and_a_section_has_one() -> None:
     assert [heading for heading, _ in python_of(GUIDE)] == list(PRINTED)
+
+
+def test_the_guides_space_file_and_constraints_are_read_as_they_are_meant() -> None:
+    whole, rules = re.findall(r"^```yaml\n(.*?)^```", text_of(GUIDE), re.M | re.S)
+    space = read_yaml(whole)
+    assert space.params["depth"].when == {"model": ("tree",)}
+    (rule,) = space.constraints
+    assert rule.allows([{"depth": 9, "lr": 0.2}, {"depth": 9, "lr": 0.05}]).tolist() == [
+        False,
+        True,
+    ]
+    memory, layers = map(Constraint.read, yaml.safe_load(rules)["constraints"])
+    assert memory.names == {"batch_size", "accumulate"}
+    assert layers.allows([{"hidden_1": 8, "hidden_2": 16}, {"hidden_1": 8}]).tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_readmes_python_schedules_three_runs(
