@@ -147,3 +147,10 @@ def test_a_further_objective_must_be_known_and_have_a_direction(uri: str) -> Non
     refused = run("--also", "duration", "--budget", "2h", "--dry-run")
     assert refused.exit_code == 2
     assert "leave out --budget" in refused.stderr
+
+
+def test_what_is_predicted_of_time_is_no_result_of_a_run(uri: str) -> None:
+    shown = CliRunner().invoke(main, ["harvest", "--list-metrics"])
+    assert shown.exit_code == 0
+    assert "val_loss" in shown.stdout
+    assert names.PREDICTED_DURATION not in shown.stdout

@@ -73,7 +73,12 @@ _TRAINING = frozenset(["train", "training"])
 _HELD_OUT = ("val", "valid", "validation", "dev", "cv", "holdout", "eval", "test")
 _SEPARATORS = re.compile(r"[_\-/. ]+")
 _PREDICTED = tuple(f"{what}predicted_" for what in ("", "std_", "low_80_", "high_80_"))
-_NOT_RESULTS = ("system/", "mlflow_meta.", *_PREDICTED)  # the machine's load, and what is ours
+_NOT_RESULTS = (
+    "system/",
+    "mlflow_meta.",
+    "duration_predicted_s",
+    *_PREDICTED,
+)  # the machine's load, and what is ours
 
 
 def direction_of(metric: str) -> Direction | None:

@@ -54,11 +54,19 @@ ROOT = "mlflow_meta.ledger"
 HARDWARE = "mlflow_meta.hardware."
 PREDICTED = "predicted_"
 FRONT = "mlflow_meta.front"
-PREDICTED_DURATION = "mlflow_meta.predicted_duration_s"
+PREDICTED_DURATION = "duration_predicted_s"
+"""Not as the predictions of a metric: a column of MLflow's UI shows 12 characters of its name."""
 STD, LOW, HIGH = "std_", "low_80_", "high_80_"
 """Before the name of a prediction: its standard deviation, and the ends of its 80% interval. They
 come first since a column of MLflow's UI shows 12 characters of its name."""
-OWN_METRICS = (PREFIX, PREDICTED, STD + PREDICTED, LOW + PREDICTED, HIGH + PREDICTED)
+OWN_METRICS = (
+    PREFIX,
+    PREDICTED_DURATION,
+    PREDICTED,
+    STD + PREDICTED,
+    LOW + PREDICTED,
+    HIGH + PREDICTED,
+)
 """How the metrics of a suggested run begin that are no results of it."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
