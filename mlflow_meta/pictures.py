@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
@@ -311,6 +312,7 @@ def _draw_curves(
 def _label_decades(axis: Axis, low: float, high: float) -> None:
     """Labels on a logarithmic axis from `low` to `high`: at least two, and not too many."""
     axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}")  # not mathtext: its parser is slow
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     if high >= 100 * low:
         axis.set_major_locator(FixedLocator(powers[:: -(-len(powers) // _MAX_TICKS)].tolist()))
@@ -319,7 +321,6 @@ def _label_decades(axis: Axis, low: float, high: float) -> None:
     within = [k * power for power in powers for k in (1, 2, 5) if low <= k * power <= high]
     ticks = within if len(within) > 1 else list(MaxNLocator(4).tick_values(low, high))
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _metric(objective: Objective) -> str:
@@ -327,11 +328,14 @@ def _metric(objective: Objective) -> str:
 
 
 def _png(figure: Figure) -> bytes:
+    figure.set_dpi(_DPI)
+    canvas: Any = FigureCanvasAgg(figure)  # whose methods have no types
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it draws a box instead
-        figure.savefig(buffer, format="png", dpi=_DPI)
+        # Not `savefig`, which draws everything twice.
+        canvas.print_png(buffer)
     return buffer.getvalue()

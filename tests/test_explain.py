@@ -12,6 +12,7 @@ from mlflow_meta import SearchSpace, explain
 from mlflow_meta.columns import frame_of
 from mlflow_meta.explain import dependence, measures
 from mlflow_meta.models import ZOO, MetaModel
+from mlflow_meta.models.meta_model import task_scores
 from mlflow_meta.trials import Direction
 
 ADDITIVE = SearchSpace.from_dict(
@@ -126,13 +127,30 @@ def test_a_param_that_nobody_logged_has_no_importance() -> None:
     assert found.set_index("param").loc["lr"].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_a_permuted_param_costs_what_predictions_from_permuted_trials_say() -> None:
+    trials, rng = nested(), np.random.default_rng(0)
+    model, scores = fitted(trials, NESTED), task_scores(trials)
+    found = measures.permutation_importance(model, trials, scores, NESTED.names, rng, 1)
+    again = np.random.default_rng(0)
+    rows = trials.iloc[np.sort(again.permutation(80))].reset_index(drop=True)
+    error = np.mean((scores - model.score(rows).mean) ** 2)
+    for name in NESTED.names:
+        there = np.flatnonzero(rows[f"params.{name}"].notna())
+        moved = rows[f"params.{name}"].copy()
+        moved.iloc[there] = moved.iloc[again.permutation(there)].to_numpy()
+        predicted = model.score(rows.assign(**{f"params.{name}": moved})).mean
+        assert found[name] == pytest.approx(np.mean((scores - predicted) ** 2) - error)
+
+
 def test_partial_dependence_is_the_mean_of_predictions_one_by_one() -> None:
     trials = nested()
     model = fitted(trials, NESTED)
     configs = dependence.whole_configs(NESTED, 5, np.random.default_rng(2))
-    curve = explain.partial_dependence(
-        model, NESTED, "depth", task="a", configs=configs, context={}
+    curves = explain.partial_dependence(
+        model, NESTED, ["lr", "depth"], task="a", configs=configs, context={}
     )
+    assert list(curves) == ["lr", "depth"]
+    curve = curves["depth"]
     assert list(curve["at"]) == [1, 2, 3, 4, 5]
     for row in curve.itertuples():
         made = [{"model": "tree", "lr": c["lr"], "depth": row.at} for c in configs]

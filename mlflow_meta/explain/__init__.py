@@ -73,11 +73,11 @@ def explain(  # noqa: PLR0913 - each is a choice of its own
     """
     found = importance(model, trials, space, task=task, rng=rng, n_repeats=n_repeats)
     configs, context = whole_configs(space, n_configs, rng), context_of(trials, space, task)
-    curves = {}
-    for name in found.loc[found["n"] > 0, "param"].head(MAX_CURVES):
-        curve = partial_dependence(model, space, name, task=task, configs=configs, context=context)
-        if direction is Direction.MAXIMIZE:
-            flipped = {"mean": -curve["mean"], "low": -curve["high"], "high": -curve["low"]}
-            curve = curve.assign(**flipped)
-        curves[name] = curve
+    asked = [str(name) for name in found.loc[found["n"] > 0, "param"].head(MAX_CURVES)]
+    curves = partial_dependence(model, space, asked, task=task, configs=configs, context=context)
+    if direction is Direction.MAXIMIZE:
+        curves = {
+            name: curve.assign(mean=-curve["mean"], low=-curve["high"], high=-curve["low"])
+            for name, curve in curves.items()
+        }
     return Explanation(importance=found, curves=curves)

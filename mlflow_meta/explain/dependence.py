@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlflow_meta.models import MetaModel
 from mlflow_meta.proposal import in_context
@@ -29,12 +30,12 @@ def whole_configs(
 def partial_dependence(
     model: MetaModel,
     space: SearchSpace,
-    param: str,
+    params: Sequence[str],
     *,
     task: str,
     configs: Sequence[Config],
     context: Mapping[str, object],
-) -> pd.DataFrame:
+) -> dict[str, pd.DataFrame]:
     """What the model expects as one param moves over its scale, all else as in `configs`.
 
     mean(x) = average over configs c of model(c with param = x); `low` and `high` are the quantiles
@@ -43,23 +44,35 @@ def partial_dependence(
 
     Args:
         model: Fitted.
-        space: Where the param's scale and conditions are.
-        param: Its name. Where it exists only under other choices, these are made.
+        space: Where the params' scales and conditions are.
+        params: Their names. Where one exists only under other choices, these are made.
         task: In whose units.
         configs: At least one. They may set inactive params too (see `whole_configs`): these count
-            where a value of `param` makes them exist.
+            where a value of a param makes them exist.
         context: What is given, as `proposal.context_of` has it.
 
     Returns:
-        A curve of values, minimised: at most `N_POINTS` of a numeric param, and every choice of
-        another.
+        Param -> curve of values, minimised: at most `N_POINTS` of a numeric param, and every choice
+        of another. The model is asked once for all of them.
     """
-    spec = space.params[param]
-    grid = _grid(spec)
-    allowing = [_allowing(space, param, config, i) for i, config in enumerate(configs)]
-    moved = [space.active({**config, param: value}) for value in grid for config in allowing]
+    if not params:
+        return {}
+    grids = [_grid(space.params[name]) for name in params]
+    moved = []
+    for name, grid in zip(params, grids, strict=True):
+        allowing = [_allowing(space, name, config, i) for i, config in enumerate(configs)]
+        moved += [space.active({**config, name: value}) for value in grid for config in allowing]
     predicted = model.predict(in_context(moved, space, task, context)).mean
-    by_value = predicted.reshape(len(grid), len(configs))
+    ends = np.cumsum([len(grid) * len(configs) for grid in grids])[:-1]
+    parts = np.split(predicted, ends)
+    return {
+        name: _curve(grid, part.reshape(len(grid), len(configs)))
+        for name, grid, part in zip(params, grids, parts, strict=True)
+    }
+
+
+def _curve(grid: Sequence[ConfigValue], by_value: NDArray[np.float64]) -> pd.DataFrame:
+    """The curve over `grid`, of predictions `(grid, configs)`."""
     tail = (1 - BAND) / 2
     return pd.DataFrame(
         {

@@ -152,21 +152,28 @@ def permutation_importance(
     rows, observed = trials.iloc[kept].reset_index(drop=True), scores[kept]
     tasks = rows["task"].astype(str).to_numpy(dtype=object)
     asked = [name for name in names if is_set(rows, name).any()]
-    error = float(np.mean((observed - model.score(rows).mean) ** 2)) if asked else 0.0
     increase = dict.fromkeys(names, 0.0)
+    if not asked:
+        return increase
+    encoder = model.encoder
+    X = encoder.encode(rows)
+    shuffled = [X]
     for name in asked:
-        shuffled = []
+        own = [np.flatnonzero((tasks == task) & is_set(rows, name)) for task in pd.unique(tasks)]
+        source = f"params.{name}"
+        columns = np.flatnonzero([column.source == source for column in encoder.columns])
         for _ in range(n_repeats):
             order = np.arange(len(rows))
-            for task in pd.unique(tasks):
-                own = np.flatnonzero((tasks == task) & is_set(rows, name))
-                order[own] = rng.permutation(own)
-            column = rows[f"params.{name}"].take(order).reset_index(drop=True)
-            shuffled.append(rows.assign(**{f"params.{name}": column}))
-        predicted = model.score(pd.concat(shuffled, ignore_index=True)).mean
-        worse = np.mean((np.tile(observed, n_repeats) - predicted) ** 2)
-        increase[name] = float(worse) - error
-    return increase
+            for places in own:
+                order[places] = rng.permutation(places)
+            # A column of X is made from its param alone: both are permuted alike.
+            moved = X.copy()
+            moved[:, columns] = X[np.ix_(order, columns)]
+            shuffled.append(moved)
+    predicted = model.score_encoded(np.concatenate(shuffled)).mean.reshape(-1, len(rows))
+    errors = np.mean((observed - predicted) ** 2, axis=1)
+    worse = errors[1:].reshape(len(asked), n_repeats).mean(axis=1) - errors[0]
+    return increase | dict(zip(asked, worse.tolist(), strict=True))
 
 
 def _bins(rows: pd.DataFrame, name: str, param: Param) -> NDArray[np.int64]:

@@ -30,6 +30,7 @@ from mlflow_meta.models.cross_validation import (
     spearman_by_task,
 )
 from mlflow_meta.models.regressor import (
+    Matrix,
     Prediction,
     Regressor,
     Updatable,
@@ -170,7 +171,11 @@ class MetaModel:
 
     def score(self, frame: pd.DataFrame) -> Prediction:
         """Predicted scores `(n,)`, comparable within a task, with calibrated std."""
-        raw = self.regressor.predict(self.encoder.encode(frame))
+        return self.score_encoded(self.encoder.encode(frame))
+
+    def score_encoded(self, X: Matrix) -> Prediction:
+        """`score` of rows `(n, d)` as `encoder` makes them of a frame."""
+        raw = self.regressor.predict(X)
         return Prediction(self.calibration.mean(raw.mean), self.calibration.std(raw.std))
 
     def predict(self, frame: pd.DataFrame) -> Prediction:

@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 import stores
 
+from mlflow_meta.effort import Limits
 from mlflow_meta.known import known_to, space_of
 from mlflow_meta.models import ZOO
 from mlflow_meta.services.harvest import harvest
@@ -51,8 +52,8 @@ def main() -> int:
         name = next(iter(names))
         it = Asked(
             experiment_name=name, champion=champion, known=known, task=name, n=10,
-            space=space_of(known, name, champion.model), where=(), seed=0, budget_s=None,
-            suggested=(),
+            space=space_of(known, name, champion.model), where=(), seed=0, limits=Limits(), also=(),
+            search_s=None, suggested=(),
         )  # fmt: skip
         found = search(it, None, lambda _: None)
         rows = []
