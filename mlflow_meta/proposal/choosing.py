@@ -27,6 +27,7 @@ from mlflow_meta.proposal.candidates import (
     spread_out,
     without,
 )
+from mlflow_meta.proposal.sparing import spared
 from mlflow_meta.proposal.task import context_of, elites, in_context
 from mlflow_meta.search import Found, Progress, Spread, TopK, form_of, local_search, thompson
 from mlflow_meta.space import SearchSpace
@@ -81,6 +82,8 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     failures: Failures | None = None,
 ) -> tuple[list[dict[str, ConfigValue]], Searched | None]:
     """Up to `n` configurations that `model` finds most promising on `task`, best first.
+
+    Of lists of columns, the first has no more than it needs: see `proposal.sparing`.
 
     A model that could not tell good from bad on trials it had not seen is not asked: then they
     cover the space evenly.
@@ -140,7 +143,21 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         return [dict(config) for config in configs], found
     predicted = model.score(it.frame(configs)).mean
     order = np.argsort(predicted, kind="stable")
-    return [dict(configs[i]) for i in order], searched or found
+    return _spared(it, trials, [dict(configs[i]) for i in order]), searched or found
+
+
+def _spared(
+    it: _Search, trials: pd.DataFrame, batch: list[dict[str, ConfigValue]]
+) -> list[dict[str, ConfigValue]]:
+    """`batch` with its first as `spared` has it, where that is new and does not rather fail."""
+    own = trials[trials["task"].astype(str) == it.task]
+    steps = spared(batch[0], it.model, it.space, own, it.frame)
+    tried = {it.space.key(it.space.active(config)) for config in it.tried}
+    lasting = [s for s, risk in zip(steps, it.chance(steps), strict=True) if risk <= MAX_CHANCE]
+    new = [step for step in lasting if it.space.key(step) not in tried]
+    fewest = new[-1] if new else batch[0]
+    rest = [config for config in batch if it.space.key(config) != it.space.key(fewest)]
+    return [fewest, *(rest if len(rest) < len(batch) else batch[1:])]
 
 
 def _searched(best: TopK) -> Searched:

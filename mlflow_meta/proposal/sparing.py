@@ -1,0 +1,108 @@
+"""Of a list of columns, those that nothing speaks for are left out: fewer columns, equally good.
+
+A search leaves in what does no harm: near the best prediction, a column of noise more or less
+changes it by less than the model can tell. So two kinds of evidence have to agree on a column:
+
+    helps      P(w < 0), w ~ N(m, S): its main effect w on the score, by a Bayesian ridge over all
+               of the task's trials
+    predicted  the meta-model's mean where it is left out, against the best configuration's: at
+               most one standard error more, for all that is left out together, as in the rule by
+               which a regression tree is pruned
+
+References:
+    Breiman, Friedman, Olshen, Stone. *Classification and Regression Trees*. 1984. Section 3.4.3.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from mlflow_meta.models import MetaModel
+from mlflow_meta.models.meta_model import task_scores
+from mlflow_meta.space import SearchSpace
+from mlflow_meta.subsets import list_of
+from mlflow_meta.trials import Config, ConfigValue
+
+Vector = NDArray[np.float64]
+
+PROVEN = 0.95  # chance that a column helps, from which it stays whatever the prediction is
+TOLERANCE = 1.0  # standard errors by which the prediction may get worse, of all columns together
+
+
+def spared(
+    config: Config,
+    model: MetaModel,
+    space: SearchSpace,
+    own: pd.DataFrame,
+    frame: Callable[[Sequence[Config]], pd.DataFrame],
+) -> list[dict[str, ConfigValue]]:
+    """`config` less the listed columns that it can do without, as far as trials and model tell.
+
+    They are left out one by one, the least likely to help first. What is no flag of a list stays,
+    and of each list at least as many items as the shortest of the trials' has.
+
+    Args:
+        config: In the space.
+        model: Fitted.
+        space: Where the result lies too.
+        own: Trials of the task; at least two.
+        frame: Configurations as rows that the model reads.
+
+    Returns:
+        `config`, and what it becomes with each column that is left out, the fewest columns last.
+        None has a predicted score that is worse than `config`'s by more than `TOLERANCE` times the
+        std of that.
+    """
+    flags = [name for name, value in config.items() if value is True and list_of(name)]
+    if not flags or len(own) < 2:
+        return [dict(config)]
+    helps = _helps(flags, config, model, own, frame)
+    best = model.score(frame([config]))
+    allowed = float(best.mean[0] + TOLERANCE * best.std[0])
+    room = _room(flags, space, own)
+    steps = [dict(config)]
+    for flag in sorted(flags, key=lambda name: helps[name]):
+        fewer = {**steps[-1], flag: False}
+        name = str(list_of(flag))
+        if helps[flag] >= PROVEN or room[name] < 1 or not space.holds(fewer):
+            continue
+        if model.score(frame([fewer])).mean[0] <= allowed:
+            steps.append(fewer)
+            room[name] -= 1
+    return steps
+
+
+def _helps(
+    flags: Sequence[str],
+    config: Config,
+    model: MetaModel,
+    own: pd.DataFrame,
+    frame: Callable[[Sequence[Config]], pd.DataFrame],
+) -> Mapping[str, float]:
+    """The chance that each flag lowers the score, where the flags' effects add up."""
+    from sklearn.linear_model import BayesianRidge  # slow
+
+    encode = model.encoder.encode
+    ridge = BayesianRidge().fit(encode(own), task_scores(own))
+    without = encode(frame([{**config, flag: False} for flag in flags]))
+    change = encode(frame([config])) - without  # what setting each of them does to a row
+    mean = change @ ridge.coef_
+    std = np.sqrt(np.einsum("ij,jk,ik->i", change, ridge.sigma_, change))
+    chance = ndtr(-mean / np.maximum(std, np.finfo(float).tiny))
+    return dict(zip(flags, chance.tolist(), strict=True))
+
+
+def _room(flags: Sequence[str], space: SearchSpace, own: pd.DataFrame) -> dict[str, int]:
+    """List -> how many of the `flags`, which are set, may be left out of it."""
+    room = {}
+    for name, n_set in Counter(map(list_of, flags)).items():
+        columns = [f"params.{flag}" for flag in space.names if list_of(flag) == name]
+        listed = own.reindex(columns=columns).fillna(value=False).astype(bool)
+        room[str(name)] = n_set - max(int(listed.sum(axis=1).min()), 1)
+    return room
