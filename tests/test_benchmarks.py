@@ -12,6 +12,7 @@ HARVEST = Path(__file__).parent / "benchmarks" / "harvest.py"
 SERVING = Path(__file__).parent / "benchmarks" / "serving.py"
 BRIDGE = Path(__file__).parent / "benchmarks" / "optuna_bridge.py"
 SEARCH = Path(__file__).parent / "benchmarks" / "search.py"
+FEATURES = Path(__file__).parent / "benchmarks" / "feature_selection.py"
 ROWS = (
     "read by SQL, wall s, times faster",
     "read by SQL, CPU s",
@@ -105,3 +106,17 @@ def test_the_bridge_benchmark_prints_regrets_and_what_they_are_of_each_peer() ->
     first = [re.split(r" {2,}", line)[0] for line in lines]
     assert first[:4] == ["regret x100 after 20", "warm", "tpe", "warm / tpe"], done.stderr
     assert lines[-1].endswith("met") == (done.returncode == 0)
+
+
+@pytest.mark.slow
+def test_the_feature_benchmark_prints_a_row_for_each_way_to_select() -> None:
+    argv = [sys.executable, str(FEATURES), "--data", "diabetes", "--runs", "30", "--seeds", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    _, title, _, *rows = done.stdout.splitlines()
+    assert title.startswith("diabetes: "), done.stderr
+    ways = {re.split(r" {2,}", row)[0]: [float(v) for v in row.split()[-6:]] for row in rows}
+    assert list(ways) == ["suggested", "best of history", "all columns", "LASSO", "RFE, as many",
+                          "SelectKBest, as many"]  # fmt: skip
+    for precision, original, recall, n_columns, _, _ in ways.values():
+        assert 0 <= precision <= original <= 1 and 0 <= recall <= 1 and n_columns <= 20
+    assert ways["all columns"][2:4] == [1.0, 20.0] and ways["best of history"][-1] == 1.0

@@ -31,6 +31,7 @@ from sklearn.linear_model import LassoCV, LogisticRegression, LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from mlflow_meta import SearchSpace, propose
 from mlflow_meta.subsets import folded, items_of
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", choices=[*LOADERS], default=[*LOADERS])
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", module="sklearn")
+    threadpool_limits(1)  # so small matrices gain nothing from threads, and wait for them
     head = ["precision", "original", "recall", "columns", "score"]
     for name in asked.data:
         found = [compare(name, asked.runs, seed) for seed in range(asked.seeds)]
