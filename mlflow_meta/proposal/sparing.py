@@ -16,11 +16,10 @@ References:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from mlflow_meta.models import MetaModel
@@ -28,8 +27,6 @@ from mlflow_meta.models.meta_model import task_scores
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.subsets import list_of
 from mlflow_meta.trials import Config, ConfigValue
-
-Vector = NDArray[np.float64]
 
 PROVEN = 0.95  # chance that a column helps, from which it stays whatever the prediction is
 TOLERANCE = 1.0  # standard errors by which the prediction may get worse, of all columns together
@@ -44,8 +41,9 @@ def spared(
 ) -> list[dict[str, ConfigValue]]:
     """`config` less the listed columns that it can do without, as far as trials and model tell.
 
-    They are left out one by one, the least likely to help first. What is no flag of a list stays,
-    and of each list at least as many items as the shortest of the trials' has.
+    They are left out one by one, each time the one that is missed least: by the mean of what the
+    ridge and the meta-model say. What is no flag of a list stays, and of each list at least as many
+    items as the shortest of the trials' has.
 
     Args:
         config: In the space.
@@ -62,30 +60,34 @@ def spared(
     flags = [name for name, value in config.items() if value is True and list_of(name)]
     if not flags or len(own) < 2:
         return [dict(config)]
-    helps = _helps(flags, config, model, own, frame)
+    effects, chances = _effects(flags, config, model, own, frame)
     best = model.score(frame([config]))
     allowed = float(best.mean[0] + TOLERANCE * best.std[0])
     room = _room(flags, space, own)
     steps = [dict(config)]
-    for flag in sorted(flags, key=lambda name: helps[name]):
-        fewer = {**steps[-1], flag: False}
-        name = str(list_of(flag))
-        if helps[flag] >= PROVEN or room[name] < 1 or not space.holds(fewer):
-            continue
-        if model.score(frame([fewer])).mean[0] <= allowed:
-            steps.append(fewer)
-            room[name] -= 1
+    left = [flag for flag in flags if chances[flag] < PROVEN]
+    while left := [flag for flag in left if room[list_of(flag)] > 0]:
+        fewer = [{**steps[-1], flag: False} for flag in left]
+        predicted = model.score(frame(fewer)).mean
+        missed = predicted - [effects[flag] for flag in left]
+        missed[predicted > allowed] = np.inf
+        missed[[not space.holds(one) for one in fewer]] = np.inf
+        least = int(np.argmin(missed))
+        if np.isinf(missed[least]):
+            break
+        steps.append(fewer[least])
+        room[list_of(left.pop(least))] -= 1
     return steps
 
 
-def _helps(
+def _effects(
     flags: Sequence[str],
     config: Config,
     model: MetaModel,
     own: pd.DataFrame,
     frame: Callable[[Sequence[Config]], pd.DataFrame],
-) -> Mapping[str, float]:
-    """The chance that each flag lowers the score, where the flags' effects add up."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What each flag adds to the score where effects add up, and the chance that it lowers it."""
     from sklearn.linear_model import BayesianRidge  # slow
 
     encode = model.encoder.encode
@@ -95,14 +97,15 @@ def _helps(
     mean = change @ ridge.coef_
     std = np.sqrt(np.einsum("ij,jk,ik->i", change, ridge.sigma_, change))
     chance = ndtr(-mean / np.maximum(std, np.finfo(float).tiny))
-    return dict(zip(flags, chance.tolist(), strict=True))
+    effects = dict(zip(flags, mean.tolist(), strict=True))
+    return effects, dict(zip(flags, chance.tolist(), strict=True))
 
 
-def _room(flags: Sequence[str], space: SearchSpace, own: pd.DataFrame) -> dict[str, int]:
+def _room(flags: Sequence[str], space: SearchSpace, own: pd.DataFrame) -> dict[str | None, int]:
     """List -> how many of the `flags`, which are set, may be left out of it."""
-    room = {}
+    room: dict[str | None, int] = {}
     for name, n_set in Counter(map(list_of, flags)).items():
         columns = [f"params.{flag}" for flag in space.names if list_of(flag) == name]
         listed = own.reindex(columns=columns).fillna(value=False).astype(bool)
-        room[str(name)] = n_set - max(int(listed.sum(axis=1).min()), 1)
+        room[name] = n_set - max(int(listed.sum(axis=1).min()), 1)
     return room
