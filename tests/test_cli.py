@@ -443,6 +443,22 @@ def test_an_experiment_that_does_not_exist_is_named_with_those_that_are_alike(ur
         assert "no experiment 'sweep-x'" in line
         assert "'sweep-a'" in line
     assert "harvest -e sweep-x" in refusal("train", "-e", "sweep-x", "--metric", "val_loss")
+    strange = refusal("harvest", "-e", "zzz")
+    assert "Did you mean" not in strange
+    assert "'sweep-a'" in strange and "'mlflow-meta'" not in strange
+
+
+def test_the_next_command_goes_to_the_server_that_this_one_was_given(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--tracking-uri" not in done("harvest").stderr  # the environment holds for both
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    next_line = done("harvest", "--tracking-uri", uri).stderr.splitlines()[-1]
+    command = shlex.split(next_line.removeprefix("Next: mlflow-meta "))
+    assert command[-2:] == ["--tracking-uri", uri]
+    done(*command)
+    next_line = done("suggest", "-e", "sweep-a", "-n", "1", "--tracking-uri", uri).stderr
+    assert f"work -e sweep-a --tracking-uri {uri} -- python train.py" in next_line
 
 
 def test_a_metric_that_nobody_logged_is_told_with_those_that_there_are(
