@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -18,9 +19,11 @@ from servers import free_port, mlflow_server
 
 from mlflow_meta.cli import main
 from mlflow_meta.cli.learn import KINDS
+from mlflow_meta.known import never_logged
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.services.suggest import suggest
+from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import MlflowStore, registry, suggested
 
 ROOT = Path(__file__).parent.parent
@@ -393,6 +396,14 @@ def test_a_param_that_nobody_logged_is_told(uri: str, tmp_path: Path) -> None:
     for options in (["--dry-run"], []):
         result = done("suggest", "-e", "sweep-a", "--space", str(path), *options)
         assert "Nothing is known of dropout" in result.stderr
+
+
+def test_a_param_that_is_misspelt_in_a_space_is_told_with_the_one_that_was_logged() -> None:
+    trials = pd.DataFrame({"params.lr": [0.1], "params.max_depth": [3], "value": [1.0]})
+    depth = {"type": "int", "low": 2, "high": 9}
+    names = ("lr", "max_dept", "dropout")
+    space = SearchSpace.from_dict({name: depth for name in names})
+    assert never_logged(space, trials) == ["max_dept (did you mean max_depth?)", "dropout"]
 
 
 def test_a_copy_that_can_not_be_written_is_one_line(uri: str) -> None:
