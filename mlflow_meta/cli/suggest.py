@@ -172,7 +172,9 @@ def suggest(  # noqa: PLR0913 - one argument an option
         and len(found.items) < n
         and not (found.searched and found.searched.is_interrupted)
     ):
-        echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
+        is_limited = budget is not None or max_duration is not None
+        where_to = "time that was given" if is_limited else "search space"
+        echo(f"The {where_to} holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
         echo("Nothing was written (--dry-run).", err=True)
         return
