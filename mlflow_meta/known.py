@@ -10,6 +10,7 @@ import pandas as pd
 from mlflow_meta.errors import NothingToLearn
 from mlflow_meta.models import MetaModel
 from mlflow_meta.space import SearchSpace, own_space
+from mlflow_meta.space.parts import hint
 from mlflow_meta.store import MlflowStore, Registered
 
 
@@ -85,6 +86,13 @@ def brought_up_to_date(
         ),
         n_unseen,
     )
+
+
+def never_logged(space: SearchSpace, trials: pd.DataFrame) -> list[str]:
+    """The space's params that no trial has, each with the one that it may be a misspelling of."""
+    logged = [str(c).removeprefix("params.") for c in trials if str(c).startswith("params.")]
+    others = [name for name in logged if name not in space.names]
+    return [name + hint(name, others, likeness=0.75) for name in space.names if name not in logged]
 
 
 def tasks_of(experiment_name: str, known: Known) -> list[str]:

@@ -193,7 +193,8 @@ class Suggestions:
         n_unseen: How many harvested trials the registered meta-model has not learned from; it was
             updated with them before the search.
         has_signal: Whether the meta-model could tell good from bad on held-out trials.
-        never_logged: Params of the space that no trial has, so that nothing is known of them.
+        never_logged: Params of the space that no trial has, so that nothing is known of them,
+            each with the logged one that may be meant.
         searched: What the search for the best has found out; None where no meta-model was asked.
         run_id: Our run that holds the batch, with all that is needed to search again; empty after
             a dry run.

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -18,9 +19,11 @@ from servers import free_port, mlflow_server
 
 from mlflow_meta.cli import main
 from mlflow_meta.cli.learn import KINDS
+from mlflow_meta.known import never_logged
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.baselines import BASELINES
 from mlflow_meta.services.suggest import suggest
+from mlflow_meta.space import SearchSpace
 from mlflow_meta.store import MlflowStore, registry, suggested
 
 ROOT = Path(__file__).parent.parent
@@ -395,6 +398,14 @@ def test_a_param_that_nobody_logged_is_told(uri: str, tmp_path: Path) -> None:
         assert "Nothing is known of dropout" in result.stderr
 
 
+def test_a_param_that_is_misspelt_in_a_space_is_told_with_the_one_that_was_logged() -> None:
+    trials = pd.DataFrame({"params.lr": [0.1], "params.max_depth": [3], "value": [1.0]})
+    depth = {"type": "int", "low": 2, "high": 9}
+    names = ("lr", "max_dept", "dropout")
+    space = SearchSpace.from_dict({name: depth for name in names})
+    assert never_logged(space, trials) == ["max_dept (did you mean max_depth?)", "dropout"]
+
+
 def test_a_copy_that_can_not_be_written_is_one_line(uri: str) -> None:
     assert "/no/such/folder" in refusal("harvest", "--dry-run", "--out", "/no/such/folder/x")
 
@@ -443,6 +454,22 @@ def test_an_experiment_that_does_not_exist_is_named_with_those_that_are_alike(ur
         assert "no experiment 'sweep-x'" in line
         assert "'sweep-a'" in line
     assert "harvest -e sweep-x" in refusal("train", "-e", "sweep-x", "--metric", "val_loss")
+    strange = refusal("harvest", "-e", "zzz")
+    assert "Did you mean" not in strange
+    assert "'sweep-a'" in strange and "'mlflow-meta'" not in strange
+
+
+def test_the_next_command_goes_to_the_server_that_this_one_was_given(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--tracking-uri" not in done("harvest").stderr  # the environment holds for both
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    next_line = done("harvest", "--tracking-uri", uri).stderr.splitlines()[-1]
+    command = shlex.split(next_line.removeprefix("Next: mlflow-meta "))
+    assert command[-2:] == ["--tracking-uri", uri]
+    done(*command)
+    next_line = done("suggest", "-e", "sweep-a", "-n", "1", "--tracking-uri", uri).stderr
+    assert f"work -e sweep-a --tracking-uri {uri} -- python train.py" in next_line
 
 
 def test_a_metric_that_nobody_logged_is_told_with_those_that_there_are(

@@ -64,6 +64,8 @@ def seconds(suggestions: list[dict]) -> list[float]:
 def test_runs_are_suggested_within_a_budget_and_say_how_long_they_take(uri: str) -> None:
     free = seconds(found("-n", "4", "--dry-run"))
     budget = sum(free) / 3
+    few = run("-n", "50", "--budget", f"{budget:.0f}s", "--dry-run")
+    assert "The time that was given holds no more than" in few.stderr
     scheduled = found("-n", "4", "--budget", f"{budget:.0f}s")
     assert 0 < sum(seconds(scheduled)) <= budget
     saved = MlflowClient(tracking_uri=uri).get_run(scheduled[0]["run_id"])

@@ -69,6 +69,11 @@ def test_else_it_is_what_the_team_has_set() -> None:
     assert data.objective("loss") == Objective(metric="loss", direction=MAXIMIZE)
 
 
+def test_of_no_runs_at_all_no_metric_is_said_to_be_missing() -> None:
+    with pytest.raises(NothingToLearn, match="holds no finished run with a metric"):
+        MetaDataset(frame=runs()[:0]).objective("val_loss")
+
+
 def test_without_either_the_candidates_are_named() -> None:
     with pytest.raises(NothingToLearn, match=r"Pass --metric.*: loss \(3\), foo \(1\)\."):
         dataset().objective(None)

@@ -72,6 +72,9 @@ def test_a_database_that_is_none_is_one_line(tmp_path: Path) -> None:
 def test_an_address_of_another_kind_is_told() -> None:
     with pytest.raises(UnsupportedStore, match="no tracking store that mlflow-meta knows"):
         MlflowStore("ftp://example.org")
+    for uri in ("localhost:5000", "mlflow.example.org:5000/base"):
+        with pytest.raises(UnsupportedStore, match=f"Did you mean http://{uri}?"):
+            MlflowStore(uri)
 
 
 def test_a_suggested_run_is_scheduled_with_params_as_history_spells_them(

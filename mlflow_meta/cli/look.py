@@ -13,7 +13,7 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import generator, read_direction
 from mlflow_meta.cli.running import emit, humane, open_store, quiet, working
-from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -180,7 +180,7 @@ def explain(
             "But it could not tell good from bad on held-out trials: more runs are needed.",
             err=True,
         )
-    echo(f"Next: mlflow-meta suggest -e {shlex.quote(experiment_name)}", err=True)
+    say_next(f"mlflow-meta suggest -e {shlex.quote(experiment_name)}")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +16,7 @@ from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import read_direction, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.suggest import address_of
-from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
     from mlflow_meta.trials import At
@@ -89,7 +90,7 @@ def cycle(  # noqa: PLR0913 - one argument an option
     show_schedule.cycle(done)
     if done.suggestions:
         echo(f"See them: {address_of(store, done.suggestions.view)}")
-    echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
+    say_next(f"mlflow-meta work -e {shlex.quote(experiment_name)}", "python train.py")
 
 
 @click.command()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlflow_meta import shown
-from mlflow_meta.cli.terminal import echo, plain
+from mlflow_meta.cli.terminal import echo, plain, say_next
 from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.shown import duration
@@ -321,4 +321,4 @@ def harvest(found: Harvest) -> None:
         return
     best = next(iter(dataset.proposals()), None)
     command = best.command() if best else "mlflow-meta train --metric NAME"
-    echo(f"Next: {command}", err=True)
+    say_next(command)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_meta.backtest.replay import FEW, NEAR
 from mlflow_meta.cli import show
-from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
     from mlflow_meta.backtest import Backtest, Coverage
@@ -48,7 +48,7 @@ def words(done: Backtesting) -> None:
         )
     if "TPE" not in found.ways:
         echo("To compare with Optuna's TPE: pip install optuna", err=True)
-    echo(f"Next: {show.train_command(sought, done.tasks_by)}", err=True)
+    say_next(show.train_command(sought, done.tasks_by))
 
 
 def saved(found: Backtest) -> str:

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from mlflow_meta.cli import show
-from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
     from mlflow_meta.models.signal import Signal
@@ -35,7 +35,7 @@ def training(done: Training) -> None:
         echo(remark, err=True)
     if not done.has_signal:
         echo(_refusal(done.signal), err=True)
-    echo("Next: mlflow-meta suggest -e EXPERIMENT", err=True)
+    say_next("mlflow-meta suggest -e EXPERIMENT")
 
 
 def decision(done: Decision) -> str:

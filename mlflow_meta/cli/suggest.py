@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +16,7 @@ from mlflow_meta.cli import options
 from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import generator, read_direction, read_hardware, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
-from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
     from mlflow_meta.store import MlflowStore
@@ -171,13 +172,15 @@ def suggest(  # noqa: PLR0913 - one argument an option
         and len(found.items) < n
         and not (found.searched and found.searched.is_interrupted)
     ):
-        echo(f"The search space holds no more than {len(found.items)} new ones.", err=True)
+        is_limited = budget is not None or max_duration is not None
+        where_to = "time that was given" if is_limited else "search space"
+        echo(f"The {where_to} holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
         echo("Nothing was written (--dry-run).", err=True)
         return
     echo(_done(found, experiment_name, is_from_run=from_run is not None))
     echo(f"See them: {address_of(store, found.view)}")
-    echo(f"Next: mlflow-meta work -e {experiment_name} -- python train.py", err=True)
+    say_next(f"mlflow-meta work -e {shlex.quote(experiment_name)}", "python train.py")
 
 
 def _check_usage(context: click.Context) -> None:

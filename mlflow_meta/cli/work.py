@@ -12,7 +12,7 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import read_gpus
 from mlflow_meta.cli.running import STDERR, emit, humane, open_store
-from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
     from mlflow_meta.services.work import Execution, Rules
@@ -116,7 +116,7 @@ def work(  # noqa: PLR0913 - one argument an option
         _say_why(experiment_name, rules, len(plan(store, experiment_name, argv, Rules())))
     else:
         _tell(done)
-        echo(f"Next: mlflow-meta report -e {experiment_name}", err=True)
+        say_next(f"mlflow-meta report -e {shlex.quote(experiment_name)}")
     if failed:
         echo(
             f"Error: {failed[0].name} ended with code {failed[0].exit_code}; its run "
@@ -166,4 +166,5 @@ def _say_why(experiment_name: str, rules: Rules, n_waiting: int) -> None:
     elif n_waiting:
         echo(f"{n_waiting} runs of {experiment_name} were taken by other workers.", err=True)
     else:
-        echo(f"Nothing waits in {experiment_name}. Next: mlflow-meta suggest", err=True)
+        echo(f"Nothing waits in {experiment_name}.", err=True)
+        say_next(f"mlflow-meta suggest -e {shlex.quote(experiment_name)}")

@@ -177,6 +177,11 @@ def _primary_metric(frame: pd.DataFrame, primary: Primary) -> tuple[str, ...]:
 
 def check_logged(frame: pd.DataFrame, spellings: Sequence[str]) -> None:
     """Raise if no run has the metric under any of its names; names those that there are."""
+    if frame.empty:
+        raise NothingToLearn(
+            "The harvest holds no finished run with a metric. Train a few, or harvest other "
+            "experiments, with `mlflow-meta harvest`."
+        )
     if not _have(frame, spellings).any():
         raise NothingToLearn(
             f"None of the {len(frame)} finished runs has the metric "

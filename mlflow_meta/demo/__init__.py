@@ -120,5 +120,7 @@ def _guide(uri: str, view: str) -> str:
         f"beside what they got; open one, and its description says what was expected.\n"
         f"The experiment mlflow-meta holds the harvest and the training; Models, the champion.\n"
         f"Go on with another data set:\n"
-        f"    mlflow-meta suggest -e demo-wine --tracking-uri {uri}"
+        f"    export MLFLOW_TRACKING_URI={uri}\n"
+        f"    mlflow-meta suggest -e demo-wine\n"
+        f"    mlflow-meta work -e demo-wine -- python {SCRIPT} --dataset=wine"
     )

@@ -80,12 +80,13 @@ def doctor(
         _may_write(store, dry_run),
     ]
     dataset = store.read(progress=progress)
+    n_experiments = dataset.frame["experiment"].nunique()
     checks.append(
         Check(
             name="may read",
             ok=len(dataset) > 0,
             finding=f"{len(dataset)} finished runs with a metric in "
-            f"{dataset.frame['experiment'].nunique()} experiments"
+            f"{n_experiments} experiment{'' if n_experiments == 1 else 's'}"
             + ("" if len(dataset) else "; train a few runs that log params and a metric first"),
         )
     )

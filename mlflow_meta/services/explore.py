@@ -11,6 +11,7 @@ import pandas as pd
 
 from mlflow_meta import shown
 from mlflow_meta.errors import NothingToLearn
+from mlflow_meta.known import never_logged
 from mlflow_meta.pages import Story, page, runs_before, suggested_now
 from mlflow_meta.proposal import spread_out, tried_on
 from mlflow_meta.scheduling import (
@@ -113,7 +114,7 @@ def explore(  # noqa: PLR0913 - each is a choice of its own
                 "best_so_far": _best(own, objective),
                 "space": space.to_dict(),
                 "remarks": list(remarks),
-                "never_logged": [name for name in space.names if f"params.{name}" not in trials],
+                "never_logged": never_logged(space, trials),
             },
             tags=tags,
             draw=lambda: {

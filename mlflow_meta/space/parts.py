@@ -136,7 +136,7 @@ def texts(param: Param) -> list[str]:
     return [str(choice) for choice in param.choices] if isinstance(param, Categorical) else []
 
 
-def hint(text: str, known: Sequence[str]) -> str:
-    """What was meant, where one of `known` is near; or nothing."""
-    near = get_close_matches(text, known, n=1, cutoff=0.5)
+def hint(text: str, known: Sequence[str], *, likeness: float = 0.5) -> str:
+    """What was meant, where one of `known` is near (0: all are, 1: only itself); or nothing."""
+    near = get_close_matches(text, known, n=1, cutoff=likeness)
     return f" (did you mean {near[0]}?)" if near and near[0] != text else ""

@@ -78,9 +78,10 @@ def connect(tracking_uri: str | None, patience: Patience) -> tuple[str, MlflowCl
     if kind in _DATABASES:
         _check_schema(uri)
     elif kind not in _PORTS and not kind.startswith("databricks"):
+        near = f" Did you mean http://{uri}?" if parts.path.split("/")[0].isdigit() else ""
         raise UnsupportedStore(
-            f"{uri} is no tracking store that mlflow-meta knows. Pass --tracking-uri with the "
-            "address of an MLflow server (http://...) or of its database (sqlite:///..., "
+            f"{uri} is no tracking store that mlflow-meta knows.{near} Pass --tracking-uri with "
+            "the address of an MLflow server (http://...) or of its database (sqlite:///..., "
             "postgresql://..., mysql://...)."
         )
     return uri, _client(uri, patience)

@@ -360,11 +360,14 @@ class MlflowRuns:
         by_name = {experiment.name: experiment for experiment in everything}
         for name in wanted:
             if name not in by_name:
-                near = get_close_matches(name, by_name, n=3, cutoff=0.5) or sorted(by_name)[:5]
-                raise NothingToLearn(
-                    f"There is no experiment {name!r} on {self.shown_uri}. Did you mean "
-                    f"{', '.join(repr(n) for n in near)}?"
+                near = get_close_matches(name, by_name, n=3, cutoff=0.5)
+                some = [n for n in sorted(by_name) if n not in names.OURS][:5]
+                hint = (
+                    f"Did you mean {', '.join(repr(n) for n in near)}?"
+                    if near
+                    else f"There are, for example: {', '.join(repr(n) for n in some)}."
                 )
+                raise NothingToLearn(f"There is no experiment {name!r} on {self.shown_uri}. {hint}")
         return [by_name[name] for name in dict.fromkeys(wanted)]
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mlflow_meta.errors import NotReproduced
-from mlflow_meta.known import Known
+from mlflow_meta.known import Known, never_logged
 from mlflow_meta.services.suggest.search import Asked, Found
 from mlflow_meta.store import plans
 from mlflow_meta.store.plans import Plan
@@ -47,7 +47,7 @@ def about_of(it: Asked, found: Found) -> dict[str, Any]:
         "best_so_far": found.best_so_far,
         "n_unseen": found.n_unseen,
         "has_signal": found.champion.model.has_signal,
-        "never_logged": [n for n in it.space.names if f"params.{n}" not in it.known.trials],
+        "never_logged": never_logged(it.space, it.known.trials),
         "remarks": list(it.remarks),
         "avoided": [region.sentence for region in found.failures.regions],
         "chances_of_failure": list(found.chances),
