@@ -60,9 +60,10 @@ def test_a_drawing_that_fails_does_not_keep_a_suggestion_from_its_run(
 ) -> None:
     objective = Objective(metric="val_loss", direction=Direction.MINIMIZE)
     one = Suggestion(rank=1, config={"lr": 0.1}, mean=0.5, std=0.1, low=0.4, high=0.6)
+    space = {"lr": {"type": "float", "low": 0.01, "high": 1.0, "log": True}}
     about = {
         "experiment_name": "sweep-a", "task": "sweep-a", "tasks_by": "default",
-        "objective": objective.to_dict(), "best_so_far": 0.4, "space": {}, "never_logged": [],
+        "objective": objective.to_dict(), "best_so_far": 0.4, "space": space, "never_logged": [],
         "found": [{"rank": 1, "config": {"lr": 0.1}, "mean": 0.5, "std": 0.1, "low": 0.4,
                    "high": 0.6}], "remarks": [],
     }  # fmt: skip

@@ -29,6 +29,7 @@ from mlflow_meta.subsets import list_of
 from mlflow_meta.trials import Config, ConfigValue
 
 PROVEN = 0.95  # chance that a column helps, from which it stays whatever the prediction is
+MIN_TRIALS = 2  # for each flag: with fewer, no main effect can be told from another
 TOLERANCE = 1.0  # standard errors by which the prediction may get worse, of all columns together
 
 
@@ -49,7 +50,7 @@ def spared(
         config: In the space.
         model: Fitted.
         space: Where the result lies too.
-        own: Trials of the task; at least two.
+        own: Trials of the task; with fewer than `MIN_TRIALS` a flag, `config` stays as it is.
         frame: Configurations as rows that the model reads.
 
     Returns:
@@ -58,7 +59,8 @@ def spared(
         std of that.
     """
     flags = [name for name, value in config.items() if value is True and list_of(name)]
-    if not flags or len(own) < 2:
+    n_flags = sum(list_of(name) is not None for name in space.names)
+    if not flags or len(own) < MIN_TRIALS * n_flags:
         return [dict(config)]
     effects, chances = _effects(flags, config, model, own, frame)
     best = model.score(frame([config]))
