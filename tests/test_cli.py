@@ -17,6 +17,7 @@ from conftest import SHARED, add_run, fill, need
 from mlflow import MlflowClient
 from servers import free_port, mlflow_server
 
+from mlflow_meta import shown
 from mlflow_meta.cli import main
 from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.known import never_logged
@@ -123,10 +124,10 @@ def test_the_loop_by_hand(uri: str, client: MlflowClient, tmp_path: Path) -> Non
         assert saved.data.params == {name: str(value) for name, value in s["params"].items()}
         assert saved.data.tags["mlflow_meta.harvest_run"] == harvested["run_id"]
         assert saved.data.tags["mlflow_meta.model_version"] == "mlflow-meta-val_loss/1"
-        assert f"{s['predicted']:.5g}" in saved.data.tags["mlflow.note.content"]
+        assert shown.number(s["predicted"]) in saved.data.tags["mlflow.note.content"]
         near = client.get_run(saved.data.tags["mlflow_meta.nearest_run"])
         address = f"#/experiments/{near.info.experiment_id}/runs/{near.info.run_id}"
-        got = f" got {near.data.metrics['val_loss']:.5g}."
+        got = f" got {shown.number(near.data.metrics['val_loss'])}."
         assert address in saved.data.tags["mlflow.note.content"]
         assert got in saved.data.tags["mlflow.note.content"]
 
