@@ -327,3 +327,9 @@ def test_a_strict_end_of_any_digits_loses_one_unit_of_the_sixth_digit_at_most(
     unit = 1e-6 * end if name == "lr" else 1e-5
     if RELATIONS[relation](value, end) and abs(value - end) > 1.001 * unit:
         assert part.holds({name: value})
+
+
+def test_conditions_joined_by_or_are_not_kept_to_and_are_quoted_as_they_were_written() -> None:
+    part, remarks = left_by(SPACE, [no("not layers>5 or lr>0.1")])
+    assert part == SPACE
+    assert "since 'not layers>5 or lr>0.1': conditions joined by 'or' are not kept" in remarks[0]

@@ -20,8 +20,8 @@ def training(done: Training) -> None:
     show.table(columns, [list(row) for row in done.table.itertuples(index=False)])
     echo(
         f"Learned to {done.objective.direction.value} {show.objective(done.objective)} from "
-        f"{done.n_trials} trials of {done.n_tasks} tasks, {done.n_features} features; scores are "
-        "on held-out trials."
+        f"{done.n_trials} trials of {done.n_tasks} task{'s' * (done.n_tasks != 1)}, "
+        f"{done.n_features} features; scores are on held-out trials."
     )
     echo(f"Registered {done.model_name} version {done.version}, {decision(done.decision)}.")
     if done.champion != done.version:

@@ -37,6 +37,10 @@ def versions(done: Tuning) -> str:
     return f"Suggested by {last} in the end; it was {', then '.join(how)}."
 
 
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
+
+
 def grounds(found: Suggestions, price: float | None = None) -> None:
     """What suggestions rest on, and what is to be known about it; `price` is of an hour."""
     best = show.number(found.best_so_far)
@@ -52,7 +56,7 @@ def grounds(found: Suggestions, price: float | None = None) -> None:
         )
     if all(s.duration_s is not None for s in found.items):
         seconds = sum(s.duration_s or 0.0 for s in found.items)
-        cost = "" if price is None else f", and to cost {seconds / 3600 * price:.5g}"
+        cost = "" if price is None else f", and to cost {_money(seconds / 3600 * price)}"
         echo(f"All {len(found.items)} are expected to take {shown.duration(seconds)}{cost}.")
     if found.searched:
         echo(found.searched.sentence)

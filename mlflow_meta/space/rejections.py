@@ -43,6 +43,7 @@ _NOT = re.compile(r"(?:not|no|never|avoid|without)\s+(.+)", re.IGNORECASE)
 _ONLY = re.compile(r"(?:only|want|keep|use)\s+(.+)", re.IGNORECASE)
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "!=", "!=": "="}
 _HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_OR = re.compile(r"[<>=].*\s(?:or|\|\|?)\s", re.IGNORECASE)  # a condition, and another instead
 _BETWEEN = re.compile(r"[;\n\r]|\s+and\s+", re.IGNORECASE)  # of two conditions
 
 
@@ -176,7 +177,13 @@ def constrained(space: SearchSpace, rejections: Sequence[Rejection]) -> Constrai
     for rejection in reversed(rejections):
         free = []
         for piece in filter(None, (piece.strip() for piece in _BETWEEN.split(rejection.reason))):
-            if not part.read(piece, rejection):
+            if _OR.search(piece):
+                part.say(
+                    rejection,
+                    f"was rejected since {_shown(piece)!r}: conditions joined by 'or' are not kept "
+                    "to. Write one condition, or several that all hold, joined by 'and'.",
+                )
+            elif not part.read(piece, rejection):
                 free.append(piece)
         if free:
             part.say(
