@@ -139,6 +139,13 @@ def test_a_worker_stops_after_so_many_runs_and_so_much_time() -> None:
     assert len(work(store, "sweep", ["true"])) == 2
 
 
+def test_runs_that_are_to_be_first_are_taken_before_those_of_a_better_rank() -> None:
+    store = InMemoryStore("sweep")
+    *_, last = scheduled(store, *({"x": str(i)} for i in range(3)))
+    rules = Rules(max_runs=1, first=frozenset([last]))
+    assert [run.run_id for run in work(store, "sweep", ["true"], rules)] == [last]
+
+
 def test_a_worker_that_polls_trains_what_is_scheduled_while_it_waits() -> None:
     store = InMemoryStore("sweep")
     later = threading.Timer(0.5, scheduled, [store, {"x": "2"}])

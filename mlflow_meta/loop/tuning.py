@@ -144,8 +144,10 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
             store, experiment_name, n=n, metric=name, space=space, where=where, rng=rng,
             spread=cluster.spread if cluster else None, progress=progress,
         )  # fmt: skip
+        # Older suggestions may wait, too: what has learned from more runs is trained first.
+        how = replace(rules or Rules(), first=frozenset(suggestions.run_ids))
         executions = _trained(
-            store, experiment_name, command, len(suggestions.items), rules or Rules(),
+            store, experiment_name, command, len(suggestions.items), how,
             output=output, executor=executor, progress=progress,
         )  # fmt: skip
         if executions and all(execution.exit_code for execution in executions):

@@ -60,6 +60,7 @@ class Rules:
         require_approval: Whether it takes only what a person has approved.
         lease_s: Seconds without a heartbeat after which a worker is taken for dead.
         poll_s: Seconds after which it looks again where nothing waits; None to leave then.
+        first: Ids of runs that it takes before all others, whatever their rank.
     """
 
     max_runs: int | None = None
@@ -69,6 +70,7 @@ class Rules:
     require_approval: bool = False
     lease_s: float = queue.LEASE_S
     poll_s: float | None = None
+    first: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -147,10 +149,15 @@ class Shift:
             and lately != [Outcome.FAILED] * MAX_FAILURES
         )
 
+    def _in_order(self) -> list[queue.Scheduled]:
+        """What waits: those that are to be first, then by rank."""
+        waiting = queue.waiting(self.ledger)
+        return sorted(waiting, key=lambda run: run.run_id not in self.rules.first)
+
     def _start(self, gpu: str | None) -> bool:
         """Claim the best run that waits, and train it; False if none does."""
         store = self.ledger.store
-        for run in queue.waiting(self.ledger):
+        for run in self._in_order():
             if decision_of(run.tags).verdict is Verdict.REJECTED:
                 queue.reject(store, run.run_id)
             if run.run_id in self._refused or not may_be_taken(run, self.rules):
