@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_meta.errors import TryLater
-from mlflow_meta.space.rejections import DECISION
+from mlflow_meta.space.decisions import DECISION
 from mlflow_meta.store import names, plans
 from mlflow_meta.store.contract import Record, RunStatus, Store
 from mlflow_meta.store.ledger import Ledger

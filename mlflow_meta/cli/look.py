@@ -51,7 +51,7 @@ def report(
     if out is not None and not is_page and out.suffix.lower() != ".png":
         raise click.UsageError(f"--out makes .html or .png, but the file is called {out.name!r}.")
     store = open_store(tracking_uri)
-    from mlflow_meta.cli import show
+    from mlflow_meta.cli import show_report
     from mlflow_meta.services.report import report as run
     from mlflow_meta.services.report import report_page
 
@@ -66,10 +66,10 @@ def report(
         out.write_bytes(content)
         echo(f"Wrote {out}.", err=True)
     if as_json:
-        emit(show.report_data(found))
+        emit(show_report.report_data(found))
         return
-    show.report(found)
-    echo(show.balance(found))
+    show_report.report(found)
+    echo(show_report.balance(found))
 
 
 @click.command()
@@ -198,15 +198,15 @@ def doctor(dry_run: bool, tracking_uri: str | None, as_json: bool) -> None:
         mlflow-meta harvest
     """
     store = open_store(tracking_uri)
-    from mlflow_meta.cli import show
+    from mlflow_meta.cli import show_report
     from mlflow_meta.services.doctor import doctor as run
 
     with working("examining") as say:
         found = run(store, dry_run=dry_run, progress=lambda n: say(f"reading runs: {n}"))
     if as_json:
-        emit(show.examination_data(found))
+        emit(show_report.examination_data(found))
     else:
-        show.examination(found)
+        show_report.examination(found)
     if not found.ok:
         sys.exit(1)
 
@@ -224,7 +224,7 @@ def demo(folder: Path, as_json: bool) -> None:
     Example:
         mlflow-meta demo
     """
-    from mlflow_meta.cli import show
+    from mlflow_meta.cli import show_report
     from mlflow_meta.demo import demo as run
 
     quiet()  # importing MLflow sets its log levels again
@@ -232,10 +232,10 @@ def demo(folder: Path, as_json: bool) -> None:
     with working("starting") as say:
         done = run(_fresh(folder), progress=say)
     if as_json:
-        emit({"store": done.uri, **show.report_data(done.report)})
+        emit({"store": done.uri, **show_report.report_data(done.report)})
         return
-    show.report(done.report)
-    echo(show.balance(done.report))
+    show_report.report(done.report)
+    echo(show_report.balance(done.report))
     echo(done.guide)
 
 

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from mlflow_meta import shown
 from mlflow_meta.cli.terminal import echo, plain, say_next
-from mlflow_meta.columns import columns_with
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.shown import duration
 from mlflow_meta.subsets import folded
@@ -22,10 +20,8 @@ from mlflow_meta.subsets import folded
 MAX_REMARKS = 8  # shown; --json has them all
 
 if TYPE_CHECKING:
-    from mlflow_meta.services.doctor import Examination
     from mlflow_meta.services.explain import Reasons
     from mlflow_meta.services.harvest import Harvest
-    from mlflow_meta.services.report import Report
     from mlflow_meta.trials import Objective, Suggestions
 
 RIGHT = frozenset(
@@ -137,7 +133,7 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
     return {
         "task": found.task,
         "tasks_by": found.tasks_by,
-        **_objective_data(found.objective),
+        **objective_data(found.objective),
         "model": found.model,
         "best_so_far": found.best_so_far,
         "n_unseen": found.n_unseen,
@@ -168,62 +164,11 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
     }
 
 
-def report(found: Report) -> None:
-    """Suggested, predicted, got; and the best before and after."""
-    metric = found.objective.metric
-    rows = found.suggested
-    params = columns_with(rows, "params.")
-    table(
-        ["rank", f"predicted {metric}", "80% interval", f"got {metric}", "status", "configuration"],
-        [
-            [
-                row["rank"],
-                row["predicted"],
-                interval(row["low"], row["high"]),
-                row["got"],
-                row["status"],
-                config(
-                    {
-                        c.removeprefix("params."): _shorten(row[c])
-                        for c in params
-                        if not pd.isna(row[c])
-                    }
-                ),
-            ]
-            for row in rows.to_dict("records")
-        ],
-    )
-
-
-def report_data(found: Report) -> dict[str, Any]:
-    """The same for programs."""
-    columns = ["run_id", "name", "rank", "status", "predicted", "std", "low", "high", "got"]
-    return {
-        **_objective_data(found.objective),
-        "n_before": found.n_before,
-        "best_before": found.best_before,
-        "best_after": found.best_after,
-        "coverage": found.coverage,
-        "suggested": found.suggested[columns].to_dict("records"),
-    }
-
-
-def balance(found: Report) -> str:
-    """The result in one sentence."""
-    metric = found.objective.metric
-    done = int(found.suggested["got"].notna().sum())
-    inside = "" if pd.isna(found.coverage) else f"; {found.coverage:.0%} inside their 80% interval"
-    return (
-        f"Best {metric} of {found.n_before} runs before: {number(found.best_before)}; after "
-        f"{done} suggested ones: {number(found.best_after)}{inside}."
-    )
-
-
 def reasons_data(found: Reasons) -> dict[str, Any]:
     """What matters, for programs."""
     return {
         "task": found.task,
-        **_objective_data(found.objective),
+        **objective_data(found.objective),
         "model": found.model,
         "n_trials": found.n_trials,
         "has_signal": found.has_signal,
@@ -235,58 +180,14 @@ def reasons_data(found: Reasons) -> dict[str, Any]:
     }
 
 
-def examination(found: Examination) -> None:
-    """What the doctor found."""
-    table(
-        ["", "check", "finding"],
-        [["ok" if c.ok else "!!", c.name, c.finding] for c in found.checks],
-    )
-    if len(found.experiments):
-        table(
-            ["experiment", "runs", "varied params", "metrics (runs)", "next step"],
-            [
-                [r["experiment"], r["runs"], r["varied"], r["metrics"], r["advice"]]
-                for r in found.experiments.to_dict("records")
-            ],
-        )
-    for best in found.proposals[:1]:
-        echo(f"Next: mlflow-meta harvest, then {best.command()} ({best.coverage})", err=True)
-
-
-def examination_data(found: Examination) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "ok": found.ok,
-        "checks": [{"name": c.name, "ok": c.ok, "finding": c.finding} for c in found.checks],
-        "experiments": found.experiments.to_dict("records"),
-        "quarantined": found.quarantined,
-        "proposals": [
-            {
-                "metrics": list(p.spellings),
-                "direction": p.direction.value if p.direction else None,
-                "n_runs": p.n_runs,
-                "n_experiments": p.n_experiments,
-                "command": p.command(),
-            }
-            for p in found.proposals
-        ],
-    }
-
-
-def _objective_data(sought: Objective) -> dict[str, Any]:
+def objective_data(sought: Objective) -> dict[str, Any]:
+    """An objective for programs."""
     return {
         "metric": sought.metric,
         "direction": sought.direction.value,
         "aliases": list(sought.aliases),
         "at": sought.at,
     }
-
-
-def _shorten(text: Any) -> Any:
-    try:
-        return float(text) if "." in str(text) or "e" in str(text) else text
-    except ValueError:
-        return text
 
 
 def harvest(found: Harvest) -> None:

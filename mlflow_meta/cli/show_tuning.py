@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from mlflow_meta import shown
-from mlflow_meta.cli import show
+from mlflow_meta.cli import show, show_report
 from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def tuning_data(done: Tuning) -> dict[str, Any]:
     """The report, and what each round has learned and trained."""
     return {
-        **show.report_data(done.report),
+        **show_report.report_data(done.report),
         "rounds": [
             {
                 "model_name": turn.learned.model_name,

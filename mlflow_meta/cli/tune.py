@@ -69,7 +69,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     """
     given = read_space(space_path)
     store = open_store(tracking_uri, endless=True)
-    from mlflow_meta.cli import show, show_tuning
+    from mlflow_meta.cli import show_report, show_tuning
     from mlflow_meta.loop import tune as run
     from mlflow_meta.services.work import Rules
 
@@ -97,6 +97,6 @@ def tune(  # noqa: PLR0913 - one argument an option
     if as_json:
         emit(show_tuning.tuning_data(done))
         return
-    show.report(done.report)
-    echo(show.balance(done.report))
+    show_report.report(done.report)
+    echo(show_report.balance(done.report))
     echo(show_tuning.versions(done), err=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlflow_meta.errors import TooLittle
 from mlflow_meta.outlook import MIN_CURVES, Curve, Outlook, Outlooks, Standing
-from mlflow_meta.space.rejections import is_kept
+from mlflow_meta.space.decisions import is_kept
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.contract import Record
 from mlflow_meta.store.running import (

@@ -22,53 +22,20 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import Enum
 
 from mlflow_meta.errors import BadSpace
+from mlflow_meta.space.decisions import one_line, short
 from mlflow_meta.space.narrow import Condition, asked, left_of, number_or_nan, reachable
 from mlflow_meta.space.params import Categorical, Param, allows
 from mlflow_meta.space.parts import described, hint, texts
 from mlflow_meta.space.search_space import SearchSpace
 
-DECISION = "mlflow_meta.decision"
-REASON = "mlflow_meta.reason"
-KEEP = "mlflow_meta.keep"
-MAX_SHOWN = 80  # characters of a person's text in a remark
-
-_APPROVED = frozenset({"approve", "approved", "accept", "accepted", "yes", "ok"})
-_REJECTED = frozenset({"reject", "rejected", "decline", "declined", "no"})
-_KEPT = frozenset({"keep", "kept"})
-_NO = frozenset({"", "no", "false", "0", "off", "none"})
 _NOT = re.compile(r"(?:not|no|never|avoid|without)\s+(.+)", re.IGNORECASE)
 _ONLY = re.compile(r"(?:only|want|keep|use)\s+(.+)", re.IGNORECASE)
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "!=", "!=": "="}
 _HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _OR = re.compile(r"[<>=].*\s(?:or|\|\|?)\s", re.IGNORECASE)  # a condition, and another instead
 _BETWEEN = re.compile(r"[;\n\r]|\s+and\s+", re.IGNORECASE)  # of two conditions
-
-
-class Verdict(Enum):
-    """What a person has decided."""
-
-    APPROVED = "approved"
-    REJECTED = "rejected"
-    KEPT = "kept"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What a person has decided about a run.
-
-    Attributes:
-        verdict: What.
-        reason: Why, in the person's own words; empty where they say nothing.
-        remark: Why it can't be read, where it can't; the verdict is then `NONE`.
-    """
-
-    verdict: Verdict
-    reason: str = ""
-    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,58 +72,6 @@ class Constrained:
     understood: Mapping[str, str]
 
 
-def decision_of(tags: Mapping[str, str]) -> Decision:
-    """What a person has decided about a run with these tags.
-
-    Upper and lower case are one, and space, quotes and a full stop around the word are ignored:
-    `approve`, `approved`, `accept`, `accepted`, `yes`, `ok`; `reject`, `rejected`, `decline`,
-    `declined`, `no`; and `keep`, `kept`, which lets a run that trains go on. A word that is none of
-    these decides nothing, and the remark says so.
-
-    Example:
-        >>> decision_of({"mlflow_meta.decision": "Rejected: not lr>0.1"}).reason
-        'not lr>0.1'
-    """
-    said, _, behind = tags.get(DECISION, "").partition(":")
-    word = said.strip(" \t\r\n.!\"'`").casefold()
-    reasons = [text.strip() for text in (behind, tags.get(REASON, "")) if text.strip()]
-    reason = "\n".join(dict.fromkeys(reasons))
-    if word in _APPROVED:
-        return Decision(verdict=Verdict.APPROVED, reason=reason)
-    if word in _REJECTED:
-        return Decision(verdict=Verdict.REJECTED, reason=reason)
-    if word in _KEPT:
-        return Decision(verdict=Verdict.KEPT, reason=reason)
-    remark = ""
-    if word:
-        remark = (
-            f"The tag {DECISION} says {_shown(said)!r}, which decides nothing: write approve or "
-            "reject, and a reason behind a colon."
-        )
-    elif reasons:
-        remark = (
-            f"There is a reason, but the tag {DECISION} decides nothing: write approve or reject."
-        )
-    return Decision(verdict=Verdict.NONE, reason=reason, remark=remark)
-
-
-def is_yes(text: str) -> bool:
-    """Whether a tag's text says yes: all but an empty one, `false`, `no`, `0`, `off` and `none`."""
-    return text.strip(" \t\r\n.!\"'`").casefold() not in _NO
-
-
-def is_kept(tags: Mapping[str, str]) -> bool:
-    """Whether a person wants a run to go on, whatever is expected of it.
-
-    Either tag says so: `mlflow_meta.keep` = `true`, or `mlflow_meta.decision` = `keep`.
-
-    Example:
-        >>> is_kept({"mlflow_meta.keep": "true"}), is_kept({"mlflow_meta.keep": "no"})
-        (True, False)
-    """
-    return is_yes(tags.get(KEEP, "")) or decision_of(tags).verdict is Verdict.KEPT
-
-
 def constrained(space: SearchSpace, rejections: Sequence[Rejection]) -> Constrained:
     """The part of a space that the reasons for rejections leave.
 
@@ -180,7 +95,7 @@ def constrained(space: SearchSpace, rejections: Sequence[Rejection]) -> Constrai
             if _OR.search(piece):
                 part.say(
                     rejection,
-                    f"was rejected since {_shown(piece)!r}: conditions joined by 'or' are not kept "
+                    f"was rejected since {short(piece)!r}: conditions joined by 'or' are not kept "
                     "to. Write one condition, or several that all hold, joined by 'and'.",
                 )
             elif not part.read(piece, rejection):
@@ -188,7 +103,7 @@ def constrained(space: SearchSpace, rejections: Sequence[Rejection]) -> Constrai
         if free:
             part.say(
                 rejection,
-                f"was rejected since {_shown('; '.join(free))!r}, which constrains nothing. What "
+                f"was rejected since {short('; '.join(free))!r}, which constrains nothing. What "
                 f"the next search keeps to is such as {_examples(space, rejection.config)}.",
             )
     return Constrained(
@@ -224,11 +139,11 @@ class _Part:
         except ValueError:
             return False
         name, own = condition.name, rejection.config.get(condition.name)
-        why = f"was rejected since {_shown(piece)!r}"
+        why = f"was rejected since {short(piece)!r}"
         if not (banned or wanted):
             holds = own is not None and name in self.space.params and self._meets(condition, own)
             is_banned = holds
-            its = f"its {name} = {_shown(own)} is" if own is not None else f"it has no {name}"
+            its = f"its {name} = {short(own)} is" if own is not None else f"it has no {name}"
             why += f", and {its}{'' if holds or own is None else ' not'}"
         if is_banned:
             condition = condition._replace(relation=_OPPOSITE[condition.relation])
@@ -249,7 +164,7 @@ class _Part:
 
     def say(self, rejection: Rejection, words: str) -> None:
         """Remark on a rejection."""
-        self.remarks.append(_plain(f"{_shown(rejection.run)} {words}"))
+        self.remarks.append(one_line(f"{short(rejection.run)} {words}"))
 
     def exclude(self, name: str, rejection: Rejection) -> None:
         """Leave out a run's value of a param, where values can be left out one by one."""
@@ -259,7 +174,7 @@ class _Part:
         if value is None:
             self.say(rejection, f"was rejected for its {name}, but it has none.")
         elif not isinstance(whole, Categorical):
-            number = _shown(value)
+            number = short(value)
             self.say(
                 rejection,
                 f"was rejected for its {name}, which says no direction: write only "
@@ -283,9 +198,9 @@ class _Part:
             self.say(rejection, f"has a reason that can't hold: {self._why(condition)}")
             return
         self.params[name] = left
-        self.held.setdefault(name, []).append(f"{condition} ({_shown(rejection.run)})")
-        self.sentences.append(_plain(f"{_shown(rejection.run)} {why}: from now on {condition}."))
-        self.understood.setdefault(rejection.run_id, []).append(_plain(str(condition)))
+        self.held.setdefault(name, []).append(f"{condition} ({short(rejection.run)})")
+        self.sentences.append(one_line(f"{short(rejection.run)} {why}: from now on {condition}."))
+        self.understood.setdefault(rejection.run_id, []).append(one_line(str(condition)))
 
     def _has(self, name: str, rejection: Rejection) -> bool:
         """Whether the space has a param; it is told if not."""
@@ -293,7 +208,7 @@ class _Part:
             return True
         self.say(
             rejection,
-            f"was rejected for its {_shown(name)}, which is not searched"
+            f"was rejected for its {short(name)}, which is not searched"
             f"{hint(name, self.space.names)}.",
         )
         return False
@@ -322,15 +237,4 @@ def _examples(space: SearchSpace, config: Mapping[str, str]) -> str:
         f"not {n}>{config.get(n, '...')}, only {n}>{config.get(n, '...')}" for n in ordered[:1]
     ]
     examples += [f"not {name}={config.get(name, '...')}" for name in listed[:1]]
-    return _shown(", ".join(examples))
-
-
-def _shown(text: str) -> str:
-    """A person's text, cut to what a remark can bear."""
-    plain = _plain(text)
-    return plain if len(plain) <= MAX_SHOWN else f"{plain[:MAX_SHOWN]}..."
-
-
-def _plain(text: str) -> str:
-    """A text on one line, without what a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return short(", ".join(examples))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mlflow_meta.columns import is_choice
 from mlflow_meta.dataset import finite
-from mlflow_meta.space.rejections import is_yes
+from mlflow_meta.space.decisions import is_yes
 from mlflow_meta.store import names
 from mlflow_meta.store.runs import Runs, by_key, one_array
 from mlflow_meta.store.texts import CUT_MARK

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlflow_meta.space.rejections import Verdict, decision_of
+from mlflow_meta.space.decisions import Verdict, decision_of
 from mlflow_meta.store import names
 from mlflow_meta.store.contract import Record, RunStatus, Store
 from mlflow_meta.store.ledger import Ledger

@@ -16,7 +16,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_meta.space.rejections import is_kept, is_yes
+from mlflow_meta.space.decisions import is_kept, is_yes
 from mlflow_meta.store import names
 
 ASK_AGAIN_S = 5.0  # an answer is good for so long, so that asking at each step costs nothing

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mlflow_meta import shown
-from mlflow_meta.space.rejections import DECISION, Rejection, Verdict, decision_of
+from mlflow_meta.space.decisions import DECISION, Verdict, decision_of
+from mlflow_meta.space.rejections import Rejection
 from mlflow_meta.store import names
 from mlflow_meta.store.connection import translated
 from mlflow_meta.store.contract import Record, Store

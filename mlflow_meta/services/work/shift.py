@@ -17,7 +17,7 @@ from mlflow_meta.errors import MetaError
 from mlflow_meta.execution import clock
 from mlflow_meta.plugin import hardware_tags
 from mlflow_meta.services.work.commands import arguments, is_project
-from mlflow_meta.space.rejections import Verdict, decision_of
+from mlflow_meta.space.decisions import Verdict, decision_of
 from mlflow_meta.store import Scheduled, queue
 from mlflow_meta.store.ledger import Ledger
 
