@@ -9,7 +9,7 @@ Params:
     k         ask for so many suggestions instead; 0 for answers. The params that the row has are
               fixed values, which all suggestions have
     task      whose suggestions; empty for the task of the row, or else the usual one
-    budget_s  seconds of the search
+    search_s  seconds of the search
     seed      of its random numbers; equal ones give equal suggestions
     reasons   whether to tell reasons, which is most of the work in large batches
 """
@@ -86,7 +86,7 @@ class ServedMetaModel(PythonModel):
             self._answers,
             task=str(asked.get("task") or usual),
             k=int(asked["k"]),
-            budget_s=float(asked.get("budget_s", 10.0)),
+            search_s=float(asked.get("search_s", 10.0)),
             seed=int(asked.get("seed", 0)),
             fixed=fixed,
         )

@@ -125,7 +125,7 @@ def test_an_assistant_looks_at_everything_and_nothing_is_written(trained: str) -
         np.testing.assert_allclose(means, model.predict(rows).mean, rtol=1e-9)
 
         found = await answer(client, "suggest", experiment="sweep-a", n=4, where=["model=mlp"])
-        expected = suggest(store, "sweep-a", n=4, where=["model=mlp"], budget_s=10.0, dry_run=True)
+        expected = suggest(store, "sweep-a", n=4, where=["model=mlp"], search_s=10.0, dry_run=True)
         assert [one["params"] for one in found["suggestions"]] == [
             dict(one.config) for one in expected.items
         ]

@@ -34,10 +34,10 @@ class Asked:
         self, k: int = 5, task: str = "sweep-1", fixed: dict[str, object] | None = None,
         **more: float,
     ) -> pd.DataFrame:  # fmt: skip
-        asked = {"budget_s": 20.0, "seed": 0, **more}
+        asked = {"search_s": 20.0, "seed": 0, **more}
         return suggest(
             self.packed, self.memory, self.answers, task=task, k=k,
-            budget_s=asked["budget_s"], seed=int(asked["seed"]), fixed=fixed,
+            search_s=asked["search_s"], seed=int(asked["seed"]), fixed=fixed,
         )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_suggestions_are_those_of_the_search_and_as_they_are_answered(kind: str)
     tried = tried_on(TRIALS, "sweep-1")
     expected, _ = choose_batch(
         it.model, space, TRIALS, task="sweep-1", n=5, tried=tried,
-        rng=np.random.default_rng(0), budget_s=20.0,
+        rng=np.random.default_rng(0), search_s=20.0,
     )  # fmt: skip
     assert configs(found) == expected
     assert [{k: type(v) for k, v in c.items()} for c in configs(found)] == [
@@ -86,7 +86,7 @@ def test_suggestions_are_those_of_the_search_and_as_they_are_answered(kind: str)
 @pytest.mark.parametrize("kind", ["transfer", "lightgbm", "linear"])
 def test_suggestions_are_new_in_the_space_and_as_they_are_answered(kind: str) -> None:
     ask = Asked(packed(TRIALS, kind))
-    found = ask(budget_s=1.0)
+    found = ask(search_s=1.0)
     space = infer(TRIALS[TRIALS["task"] == "sweep-1"]).space
     assert found["rank"].tolist() == [1, 2, 3, 4, 5]
     assert found["prediction"].is_monotonic_increasing
@@ -133,8 +133,8 @@ def test_when_all_was_tried_it_says_so() -> None:
     [
         ({"k": 0}, "1 <= k <= 1000"),
         ({"k": 1001}, "1 <= k <= 1000"),
-        ({"budget_s": 0.0}, "0 < budget_s <= 3600"),
-        ({"budget_s": float("nan")}, "0 < budget_s <= 3600"),
+        ({"search_s": 0.0}, "0 < search_s <= 3600"),
+        ({"search_s": float("nan")}, "0 < search_s <= 3600"),
         ({"seed": -1}, "seed >= 0"),
     ],
 )

@@ -78,10 +78,10 @@ def test_the_served_champion_answers_rows_of_raw_params_and_suggests(
     with model_server("models:/mlflow-meta-accuracy@champion", store.uri) as url:
         answers = ask(url, rows)
         suggested = ask(url, [{"task": "sweep-b"}], k=3)
-        named = ask(url, [{}], k=3, task="sweep-b", seed=0, budget_s=5.0)
+        named = ask(url, [{}], k=3, task="sweep-b", seed=0, search_s=5.0)
         told = [
             refusal(url, [{}], k=-1),
-            refusal(url, [{}], k=1, budget_s=-1.0),
+            refusal(url, [{}], k=1, search_s=-1.0),
             refusal(url, [{}], k="many"),
         ]
     numbers, texts, partial, nothing, strange = answers
@@ -94,7 +94,7 @@ def test_the_served_champion_answers_rows_of_raw_params_and_suggests(
     assert strange["best_known"] is None and numbers["duration_s"] > 0
     assert suggested == named and [item["rank"] for item in suggested] == [1, 2, 3]
     assert all(item["task"] == "sweep-b" and item["lr"] for item in suggested)
-    for text, law in zip(told, ["k <= 1000", "budget_s <= 3600", "k"], strict=True):
+    for text, law in zip(told, ["k <= 1000", "search_s <= 3600", "k"], strict=True):
         assert law in text
     model = registry.champion(store, metric="accuracy").model
     frame = frame_of([config], list(config)).assign(task="sweep-a")
@@ -156,7 +156,7 @@ def test_the_signature_says_what_is_answered(folder: Path, loaded: PyFuncModel) 
     signature = loaded.metadata.signature
     assert [c.name for c in signature.inputs if c.required] == []
     assert {"task", "lr", "hardware.gpu_model"} <= set(signature.inputs.input_names())
-    assert [p.name for p in signature.params] == ["k", "task", "budget_s", "seed", "reasons"]
+    assert [p.name for p in signature.params] == ["k", "task", "search_s", "seed", "reasons"]
     answer = loaded.predict(mlflow.pyfunc.load_model(str(folder)).input_example)
     kinds = {"double": "f", "boolean": "b", "string": "OTU"}
     assert {c.name: c.type.name for c in signature.outputs} == COLUMNS

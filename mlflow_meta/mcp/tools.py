@@ -46,7 +46,7 @@ Where = Annotated[
         "'lr=1e-4..1e-2', 'lr<0.01'"
     ),
 ]
-BudgetS = Annotated[
+SearchS = Annotated[
     float, Field(gt=0, le=600, description="Seconds that the search may take; it may end sooner")
 ]
 P = ParamSpec("P")
@@ -174,14 +174,14 @@ class Tools:
         metric: Metric = None,
         task: Task = None,
         where: Where = [],  # noqa: B006 - read only; the schema needs the default as it is
-        budget_s: BudgetS = 10.0,
+        search_s: SearchS = 10.0,
     ) -> results.Suggestions:
         """Search for the configurations to train next, the best first. Writes nothing.
 
         None of them was run or suggested before.
         """
         return self._suggested(
-            experiment, dry_run=True, n=n, metric=metric, task=task, where=where, budget_s=budget_s
+            experiment, dry_run=True, n=n, metric=metric, task=task, where=where, search_s=search_s
         )
 
     @told
@@ -192,7 +192,7 @@ class Tools:
         metric: Metric = None,
         task: Task = None,
         where: Where = [],  # noqa: B006 - read only; the schema needs the default as it is
-        budget_s: BudgetS = 10.0,
+        search_s: SearchS = 10.0,
     ) -> results.Suggestions:
         """Search as `suggest` does, and write what is found as SCHEDULED runs into the experiment.
 
@@ -200,7 +200,7 @@ class Tools:
         it tells the same runs and schedules none twice.
         """
         return self._suggested(
-            experiment, dry_run=False, n=n, metric=metric, task=task, where=where, budget_s=budget_s
+            experiment, dry_run=False, n=n, metric=metric, task=task, where=where, search_s=search_s
         )
 
     @told

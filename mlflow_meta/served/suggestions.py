@@ -17,7 +17,7 @@ from mlflow_meta.space import narrowed, own_space
 from mlflow_meta.subsets import folded
 
 MAX_K = 1000
-MAX_BUDGET_S = 3600.0
+MAX_SEARCH_S = 3600.0
 
 
 def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are independent
@@ -27,7 +27,7 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
     *,
     task: str,
     k: int,
-    budget_s: float,
+    search_s: float,
     seed: int,
     fixed: Mapping[str, object] | None = None,
 ) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
         answers: What tells of each.
         task: What they are for; may be one without trials.
         k: How many, 1 to `MAX_K`; fewer come only where the space has no more.
-        budget_s: Seconds for the search of a model that has a formula, see `choose_batch`.
+        search_s: Seconds for the search of a model that has a formula, see `choose_batch`.
         seed: Of the random numbers, at least 0.
         fixed: Column, as callers name it -> the value that it is to have in all of them; None, nan
             and the texts for "not set" fix nothing.
@@ -56,8 +56,8 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
     """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"`1 <= k <= {MAX_K}` must hold, but got k = {k}.")
-    if not 0 < budget_s <= MAX_BUDGET_S:
-        raise ValueError(f"`0 < budget_s <= {MAX_BUDGET_S:g}` must hold, but got {budget_s:g}.")
+    if not 0 < search_s <= MAX_SEARCH_S:
+        raise ValueError(f"`0 < search_s <= {MAX_SEARCH_S:g}` must hold, but got {search_s:g}.")
     if seed < 0:
         raise ValueError(f"`seed >= 0` must hold, but got seed = {seed}.")
     trials = pd.read_parquet(io.BytesIO(memory.trials))
@@ -72,7 +72,7 @@ def suggest(  # noqa: PLR0913 - what is known, and what is asked for, are indepe
         n=k,
         tried=tried_on(trials, task),
         rng=np.random.default_rng(seed),
-        search_s=budget_s,
+        search_s=search_s,
     )
     whole = [folded(config) for config in configs]
     # As objects: a whole number stays one where another configuration lacks the param.

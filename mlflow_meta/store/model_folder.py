@@ -45,7 +45,7 @@ _REQUIREMENTS = (
     "scipy",
     "threadpoolctl",
 )
-PARAMS = {"k": 0, "task": "", "budget_s": 10.0, "seed": 0, "reasons": True}
+PARAMS = {"k": 0, "task": "", "search_s": 10.0, "seed": 0, "reasons": True}
 """What may be asked for beside the rows, with its default; see `serving`."""
 
 
