@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 LIMIT_S = 120.0  # on 2 cores; it takes about 70, and 80 of processor time
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SAID = {  # in the output of each
-    "reading": "held-out trials: a signal",
+    "reading": " held-out trials: ",
     "serving": "prediction",
     "tour": "gap 0\n",
     "tuning": "best before: ",
