@@ -21,7 +21,7 @@ from mlflow_meta.backtest import Backtest
 from mlflow_meta.explain import Explanation
 from mlflow_meta.models import MetaModel
 from mlflow_meta.space import Categorical, SearchSpace
-from mlflow_meta.trials import Direction, Objective
+from mlflow_meta.trials import DURATION, Direction, Objective
 
 _GREY, _BLUE, _ORANGE = "#8a8f98", "#1f5fa8", "#d9730d"
 _SIZE = (7.0, 4.2)  # inches
@@ -170,7 +170,7 @@ def front(
             if is_wide(values):
                 (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
                 _label_decades(axis, values.min(), values.max())
-        unit = " in s" if other == "duration" else ""
+        unit = " in s" if other == DURATION else ""
         axes.set_xlabel(f"{shown.picture(other, _MAX_LABEL)}{unit} ({_good(directions[other])})")
         axes.set_ylabel(f"{shown.picture(first, _MAX_LABEL)} ({_good(directions[first])})")
     panels[0].legend(frameon=False, fontsize=8)

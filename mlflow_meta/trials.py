@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 
 UNSEEN = 1e-6  # share of a prediction that its shown digits do not tell
 
+DURATION = "duration"
+"""The name of the objective that is no metric: seconds of training, to be minimised."""
 ConfigValue = str | int | float | bool
 Config = Mapping[str, ConfigValue]
 At = Literal["last", "best"]
@@ -219,6 +221,12 @@ class Suggestions:
     is_repeated: bool = False
     remarks: Sequence[str] = ()
     avoided: Sequence[str] = ()
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds that all of them are predicted to take; None where that is not known of each."""
+        each = [item.duration_s for item in self.items if item.duration_s is not None]
+        return sum(each) if each and len(each) == len(self.items) else None
 
 
 def _many(n: float) -> str:

@@ -12,6 +12,7 @@ from mlflow_meta.effort import Effort, Limits
 from mlflow_meta.errors import Exhausted, TooLittle
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.durations import BEYOND, Durations
+from mlflow_meta.models.signal import Signal
 from mlflow_meta.proposal import choose_batch, in_context, tried_on
 
 SPACE = SearchSpace.from_dict(
@@ -161,3 +162,28 @@ def test_per_hour_what_is_soon_done_comes_before_what_takes_long_and_gains_no_mo
 def test_a_limit_must_be_a_time(seconds: float) -> None:
     with pytest.raises(ValueError, match="budget_s"):
         Limits(budget_s=seconds)
+
+
+def test_a_model_that_can_not_tell_good_from_bad_keeps_to_limits_of_time_all_the_same() -> None:
+    runs = trained("a", 40, 0)
+    model = ZOO["transfer"]()
+    model.learn(runs, SPACE)
+    model.signal = Signal(p_value=0.9, z=-1.0, n=len(runs))
+    assert not model.has_signal
+    durations = Durations.learn(runs, SPACE)
+    effort = Effort(limits=Limits(budget_s=100.0, longest_s=60.0), durations=durations)
+    configs, _ = choose_batch(
+        model, SPACE, runs, task="a", n=20, tried=tried_on(runs, "a"),
+        rng=np.random.default_rng(0), effort=effort,
+    )  # fmt: skip
+    seconds = durations.seconds(in_context(configs, SPACE, "a", {"hardware.gpu_model": "T4"}))
+    assert len(configs) >= 2
+    assert seconds.max() <= 60.0
+    assert seconds.sum() <= 100.0
+
+
+def test_a_budget_with_too_few_runs_to_learn_from_is_refused_and_not_forgotten() -> None:
+    with pytest.raises(TooLittle, match="Only 5 runs say how long"):
+        propose(
+            trained("a", 5, 0), SPACE, task="a", n=3, rng=np.random.default_rng(0), budget_s=60.0
+        )

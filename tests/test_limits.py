@@ -87,6 +87,8 @@ def test_no_run_is_longer_than_it_may_be_and_money_is_counted_by_the_hour(uri: s
     assert cost
     kept = seconds(found("-n", "3", "--max-duration", f"{longest}s", "--dry-run"))
     assert max(kept) <= longest
+    said = run("--json", "-n", "3", "--max-duration", f"{longest}s", "--price", "36", "--dry-run")
+    assert json.loads(said.stdout)["cost"] == pytest.approx(sum(kept) / 100)
     assert float(cost[1]) == pytest.approx(sum(kept) / 100, rel=1e-2)
 
 

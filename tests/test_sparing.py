@@ -11,7 +11,7 @@ from sklearn.datasets import load_diabetes
 
 from mlflow_meta import SearchSpace, propose
 from mlflow_meta.models import ZOO
-from mlflow_meta.proposal import in_context
+from mlflow_meta.proposal import choose_batch, in_context, tried_on
 from mlflow_meta.proposal.sparing import TOLERANCE, spared
 from mlflow_meta.trials import Config
 
@@ -134,3 +134,20 @@ def test_what_is_no_list_stays_as_it_is() -> None:
     model.learn(trials, space)
     config = {"bias": True, "scale": True}
     assert spared(config, model, space, trials, lambda c: in_context(c, space, "a", {})) == [config]
+
+
+def test_what_was_proven_of_the_best_is_said_of_the_first_by_what_it_lacks_to_that() -> None:
+    used, values = additive(0)
+    names = [f"x{i}" for i in range(15)]
+    trials, space = trials_of(used, values, names), space_of(names)
+    model = ZOO["linear"]()
+    model.learn(trials, space)
+    batch, searched = choose_batch(
+        model, space, trials, task="a", n=3, tried=tried_on(trials, "a"),
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert searched is not None
+    first = float(model.predict(in_context(batch[:1], space, "a", {})).mean[0])
+    assert searched.best == pytest.approx(first)
+    assert searched.bound < first, "a column was left out"
+    assert "by more than" in searched.sentence

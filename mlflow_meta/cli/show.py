@@ -16,6 +16,7 @@ from mlflow_meta.cli.terminal import echo, plain, say_next
 from mlflow_meta.dataset import DEFAULT_TASKS
 from mlflow_meta.shown import duration
 from mlflow_meta.subsets import folded
+from mlflow_meta.trials import DURATION
 
 MAX_REMARKS = 8  # shown; --json has them all
 
@@ -95,7 +96,7 @@ def train_command(sought: Objective, tasks_by: str) -> str:
 def suggestions(found: Suggestions) -> None:
     """The ranked suggestions."""
     metric = found.objective.metric
-    others = [o for o in (found.items[0].others if found.items else ()) if o != "duration"]
+    others = [o for o in (found.items[0].others if found.items else ()) if o != DURATION]
     has_fronts = any(s.front is not None for s in found.items)
     is_timed = any(s.duration_s is not None for s in found.items)
     table(
@@ -127,8 +128,9 @@ def _lasting(duration_s: float | None) -> str:
     return "-" if duration_s is None else duration(duration_s)
 
 
-def suggestions_data(found: Suggestions) -> dict[str, Any]:
-    """The same for programs."""
+def suggestions_data(found: Suggestions, price: float | None = None) -> dict[str, Any]:
+    """The same for programs; `price` is of an hour."""
+    seconds = found.duration_s
     run_ids: list[str | None] = [*found.run_ids] or [None] * len(found.items)
     return {
         "task": found.task,
@@ -136,6 +138,8 @@ def suggestions_data(found: Suggestions) -> dict[str, Any]:
         **objective_data(found.objective),
         "model": found.model,
         "best_so_far": found.best_so_far,
+        "duration_s": seconds,
+        "cost": None if price is None or seconds is None else seconds / 3600 * price,
         "n_unseen": found.n_unseen,
         "has_signal": found.has_signal,
         "searched": {**asdict(found.searched), "gap": found.searched.gap}

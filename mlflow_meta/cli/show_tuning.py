@@ -54,10 +54,10 @@ def grounds(found: Suggestions, price: float | None = None) -> None:
             f"Predicted by {found.model} for {found.task}, {found.objective.direction.value}; best "
             f"so far: {best}."
         )
-    if all(s.duration_s is not None for s in found.items):
-        seconds = sum(s.duration_s or 0.0 for s in found.items)
-        cost = "" if price is None else f", and to cost {_money(seconds / 3600 * price)}"
-        echo(f"All {len(found.items)} are expected to take {shown.duration(seconds)}{cost}.")
+    if found.duration_s is not None:
+        cost = "" if price is None else f", and to cost {_money(found.duration_s / 3600 * price)}"
+        how_many = f"All {len(found.items)} are" if len(found.items) > 1 else "It is"
+        echo(f"{how_many} expected to take {shown.duration(found.duration_s)}{cost}.")
     if found.searched:
         echo(found.searched.sentence)
     if math.isnan(found.best_so_far):

@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 _BESIDE_FROM = {"from_run", "experiment_name", "dry_run", "as_json", "no_lock", "tracking_uri",
                 "deadline"}  # fmt: skip
 
-_ASK_A_MODEL = {
-    "task": "--task", "model_name": "--model-name", "from_run": "--from", "budget": "--budget",
-    "max_duration": "--max-duration", "per_hour": "--per-hour", "hardware": "--hardware",
-    "also": "--also", "search_for": "--search-for", "price": "--price",
-}  # fmt: skip
+_ASK_A_MODEL = {"task", "model_name", "from_run", "budget", "max_duration", "per_hour", "hardware",
+                "also", "search_for", "price"}  # fmt: skip
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
 
@@ -163,7 +160,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
                 how["spread"] = cluster.spread if cluster else None
                 found = run(store, experiment_name, task=task, progress=say, **how, **asked)
     if as_json:
-        emit(show.suggestions_data(found))
+        emit(show.suggestions_data(found, price))
         return
     show.suggestions(found)
     show_tuning.grounds(found, price)
@@ -190,10 +187,9 @@ def _check_usage(context: click.Context) -> None:
         for name in context.params
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    if "explore" in given and (beside := sorted(given & _ASK_A_MODEL.keys())):
-        raise click.UsageError(
-            f"--explore asks no meta-model: leave out {', '.join(_ASK_A_MODEL[b] for b in beside)}."
-        )
+    if "explore" in given and (beside := given & _ASK_A_MODEL):
+        options_ = [p.opts[0] for p in context.command.params if p.name in beside]
+        raise click.UsageError(f"--explore asks no meta-model: leave out {', '.join(options_)}.")
     if "also" in given and given & {"budget", "max_duration", "per_hour"}:
         raise click.UsageError(
             "--also duration weighs time by itself: leave out --budget, --max-duration and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from mlflow_meta.columns import frame_of
 from mlflow_meta.errors import Exhausted
 from mlflow_meta.features import Encoder
 from mlflow_meta.search import Found, local_search
-from mlflow_meta.search.local import Worth
 from mlflow_meta.space import SearchSpace
 from mlflow_meta.trials import Config, ConfigValue
 
@@ -31,15 +30,14 @@ def spread_out(
     *,
     tried: Sequence[Config],
     rng: np.random.Generator,
-    chance: Worth = lambda configs: np.zeros(len(configs)),
+    among: Callable[[Found], Found] = lambda found: found,
 ) -> list[dict[str, ConfigValue]]:
     """Up to `n` configurations that, with those tried, cover the space evenly: nothing is known.
 
-    But what fails, perhaps: those that do with a `chance (n,)` of more than a half are left out.
+    But what fails, perhaps, or how long it takes: of all that there is, `among` says what may be.
     """
     anywhere = local_search(space, lambda configs: np.zeros(len(configs)), start=[], rng=rng)
-    found = without(anywhere, space, tried)
-    found = likely(found, chance(found.configs))
+    found = among(without(anywhere, space, tried))
     order = rng.permutation(len(found.configs))[: max(POOL, 2 * n)]
     pool = [found.configs[i] for i in order]
     places = positions(space, [*pool, *tried])

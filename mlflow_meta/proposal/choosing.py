@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -64,6 +64,15 @@ class _Search:
             return np.zeros(len(configs))
         return self.failures.chance(self.frame(configs))
 
+    def open(self, found: Found) -> Found:
+        """What may be suggested of it: what does not rather fail than not, nor takes too long.
+
+        Raises:
+            Exhausted: If all of it takes too long.
+        """
+        found = likely(found, self.chance(found.configs))
+        return found if self.effort is None else _lasting(found, self, self.effort)
+
 
 def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all independent
     model: MetaModel,
@@ -120,7 +129,7 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
         failures=failures, rng=rng,
     )  # fmt: skip
     if not model.has_signal:
-        return spread_out(space, n, tried=tried, rng=rng, chance=it.chance), None
+        return _affordable(it, spread_out(space, n, tried=tried, rng=rng, among=it.open)), None
     first: Sequence[Config] = []
     searched = None
     if form_of(model) is not None and effort is None:
@@ -142,19 +151,33 @@ def choose_batch(  # noqa: PLR0913 - what is known, where, and how many are all 
     if effort is not None and effort.limits.weighs:  # in the order of what they gain for the time
         return [dict(config) for config in configs], found
     predicted = model.score(it.frame(configs)).mean
-    order = np.argsort(predicted, kind="stable")
-    return _spared(it, trials, [dict(configs[i]) for i in order]), searched or found
+    ranked = [dict(configs[i]) for i in np.argsort(predicted, kind="stable")]
+    batch, searched = _spared(it, trials, ranked), searched or found
+    if batch[0] != ranked[0]:  # what is proven of the best holds for it by what it lacks to that
+        searched = replace(searched, best=float(model.predict(it.frame(batch[:1])).mean[0]))
+    return batch, searched
+
+
+def _affordable(it: _Search, batch: list[dict[str, ConfigValue]]) -> list[dict[str, ConfigValue]]:
+    """Of a batch, in its order, what fits into the budget."""
+    costs, left = _costs(it, batch)
+    kept = []
+    for config, cost in zip(batch, costs, strict=True):
+        if cost <= left:
+            kept.append(config)
+            left -= cost
+    return kept
 
 
 def _spared(
     it: _Search, trials: pd.DataFrame, batch: list[dict[str, ConfigValue]]
 ) -> list[dict[str, ConfigValue]]:
-    """`batch` with its first as `spared` has it, where that is new and does not rather fail."""
+    """`batch` with its first as `spared` has it, where that is new, and as open as all of it."""
     own = trials[trials["task"].astype(str) == it.task]
     steps = spared(batch[0], it.model, it.space, own, it.frame)
     tried = {it.space.key(it.space.active(config)) for config in it.tried}
-    lasting = [s for s, risk in zip(steps, it.chance(steps), strict=True) if risk <= MAX_CHANCE]
-    new = [step for step in lasting if it.space.key(step) not in tried]
+    open_ = it.open(Found(steps, np.zeros(len(steps)), is_complete=False)).configs
+    new = [dict(step) for step in open_ if it.space.key(step) not in tried]
     fewest = new[-1] if new else batch[0]
     rest = [config for config in batch if it.space.key(config) != it.space.key(fewest)]
     return [fewest, *(rest if len(rest) < len(batch) else batch[1:])]
@@ -193,10 +216,7 @@ def _expected_best(
     # What waits to be run counts as tried: its value is not known, but what it adds is no news.
     expected = it.model.score(it.frame(tried or near)).mean
     best = float(expected.min())
-    found = without(local_search(space, worth, start=near, rng=it.rng), space, tried)
-    found = likely(found, it.chance(found.configs))
-    if it.effort is not None:
-        found = _lasting(found, it, it.effort)
+    found = it.open(without(local_search(space, worth, start=near, rng=it.rng), space, tried))
     configs: Sequence[Config]
     if isinstance(it.model.regressor, JointSampler):
         order = np.argsort(expected, kind="stable").tolist()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mlflow_meta.batch import jointly_best
 from mlflow_meta.models import JointSampler, MetaModel
@@ -69,44 +70,41 @@ def choose_front(  # noqa: PLR0913 - as `choose_batch`
     def frame(configs: Sequence[Config]) -> pd.DataFrame:
         return in_context(configs, space, task, context)
 
-    def means(configs: Sequence[Config]) -> Matrix:
-        asked = frame(configs)
-        return np.column_stack([model.score(asked).mean for model in models])
+    with threadpool_limits(1):  # many small products: several threads would wait for one another
+        weights = directions(N_WEIGHTS, len(models), rng)
+        expected = (
+            _predicted(models, frame(tried))[0] if tried else np.full((1, len(models)), _WORST)
+        )
+        reference = expected.max(axis=0) + _MARGIN * np.maximum(np.ptp(expected, axis=0), 1.0)
+        guesses = rng.normal(size=(N_GUESSES, len(models)))
+        reached = scalarised(expected, weights, reference).min(axis=0)
 
-    weights = directions(N_WEIGHTS, len(models), rng)
-    expected = means(tried) if tried else np.full((1, len(models)), _WORST)
-    reference = expected.max(axis=0) + _MARGIN * np.maximum(np.ptp(expected, axis=0), 1.0)
-    guesses = rng.normal(size=(N_GUESSES, len(models)))
-    reached = scalarised(expected, weights, reference).min(axis=0)
+        def worth(configs: Sequence[Config]) -> Vector:
+            """Expected gain `(m,)`, of each alone."""
+            mean, std = _predicted(models, frame(configs))
+            values = (scalarised(mean + guess * std, weights, reference) for guess in guesses)
+            gains = [np.maximum(reached - v, 0.0).mean(axis=1) for v in values]
+            return np.asarray(np.mean(gains, axis=0))
 
-    def worth(configs: Sequence[Config]) -> Vector:
-        """Expected gain `(m,)`, of each alone."""
-        asked = frame(configs)
-        told = [model.score(asked) for model in models]
-        mean = np.column_stack([prediction.mean for prediction in told])
-        std = np.column_stack([prediction.std for prediction in told])
-        gain = np.zeros(len(configs))
-        for guess in guesses:
-            gain += np.maximum(
-                reached - scalarised(mean + guess * std, weights, reference), 0.0
-            ).mean(axis=1)
-        return gain / len(guesses)
-
-    near = [space.nearest(c, rng) for known in trials for c in elites(known, task)]
-    near = near or space.sample(100, rng)
-    found = without(local_search(space, worth, start=near, rng=rng), space, tried)
-    if failures is not None:
-        found = likely(found, failures.chance(frame(found.configs)))
-    pool = candidates(found, near, n, rng)
-    ranked = np.argsort(fronts(expected), kind="stable")[:MAX_RIVALS].tolist()
-    rivals = [tried[i] for i in ranked] if tried else []
-    both = frame([*pool, *rivals])
-    drawn = np.stack([_drawn(model, both, rng) for model in models], axis=-1)
+        near = [space.nearest(c, rng) for known in trials for c in elites(known, task)]
+        near = near or space.sample(100, rng)
+        found = without(local_search(space, worth, start=near, rng=rng), space, tried)
+        if failures is not None:
+            found = likely(found, failures.chance(frame(found.configs)))
+        pool = candidates(found, near, n, rng)
+        ranked = np.argsort(fronts(expected), kind="stable")[:MAX_RIVALS].tolist()
+        both = frame([*pool, *(tried[i] for i in ranked if tried)])
+        drawn = np.stack([_drawn(model, both, rng) for model in models], axis=-1)
     worlds = scalarised(drawn, weights, reference)  # draws, configurations, weights
     worlds = np.moveaxis(worlds, 2, 1).reshape(-1, len(both))
     best = np.min(worlds[:, len(pool) :], axis=1, initial=0.0)
-    chosen = jointly_best(worlds[:, : len(pool)], best, n)
-    return [dict(pool[i]) for i in chosen]
+    return [dict(pool[i]) for i in jointly_best(worlds[:, : len(pool)], best, n)]
+
+
+def _predicted(models: Sequence[MetaModel], frame: pd.DataFrame) -> tuple[Matrix, Matrix]:
+    """Mean and std `(m, k)` of the scores of all objectives."""
+    told = [model.score(frame) for model in models]
+    return np.column_stack([t.mean for t in told]), np.column_stack([t.std for t in told])
 
 
 def _drawn(model: MetaModel, frame: pd.DataFrame, rng: np.random.Generator) -> Matrix:

@@ -45,7 +45,8 @@ def propose(
 
     Raises:
         Exhausted: If every configuration of the space has been tried on the task.
-        TooLittle: If there is a budget, and too few trials say how long they took.
+        NothingToLearn: If there is a budget, and trials are too few or all equally good; TooLittle
+            if too few say how long they took.
         ValueError: If `n < 1`, or `trials` lacks a column or has values that are not finite.
 
     Example:
@@ -62,15 +63,17 @@ def propose(
             f"Trials need the columns task and value, but {sorted(missing)} is missing."
         )
     tried = tried_on(trials, task)
-    model = ZOO["transfer"]()
-    try:
-        model.learn(trials, space)
-    except NothingToLearn:
-        return spread_out(space, n, tried=tried, rng=rng)
     effort = None
     if budget_s is not None:
         durations = Durations.learn(trials, space)
         effort = Effort(limits=Limits(budget_s=budget_s), durations=durations)
+    model = ZOO["transfer"]()
+    try:
+        model.learn(trials, space)
+    except NothingToLearn:
+        if effort is not None:
+            raise
+        return spread_out(space, n, tried=tried, rng=rng)
     configs, _ = choose_batch(
         model, space, trials, task=task, n=n, tried=tried, rng=rng, effort=effort
     )

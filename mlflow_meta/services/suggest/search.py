@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from mlflow_meta.columns import columns_with
 from mlflow_meta.effort import Effort, Limits
@@ -105,15 +104,12 @@ def search(it: Asked, spread: Spread | None, progress: Callable[[str], None]) ->
     others = others_of(it.also, it.known)
     searched = None
     if others:
-        with threadpool_limits(1):  # many small products, as in `choose_batch`
-            models = [
-                joint(champion.model, trials, space),
-                *(other.model(space) for other in others),
-            ]
-            configs = choose_front(
-                models, space, [trials, *(other.trials for other in others)], task=task, n=it.n,
-                tried=tried, rng=rng, given=it.limits.hardware, failures=failures,
-            )  # fmt: skip
+        models = [joint(champion.model, trials, space)]
+        models += [other.model(space) for other in others]
+        configs = choose_front(
+            models, space, [trials, *(other.trials for other in others)], task=task, n=it.n,
+            tried=tried, rng=rng, given=it.limits.hardware, failures=failures,
+        )  # fmt: skip
     else:
         effort = None
         if durations is not None and it.limits.is_any:
@@ -172,8 +168,7 @@ def check_hardware(hardware: Mapping[str, object], trials: pd.DataFrame) -> None
 def _durations(it: Asked) -> Durations | None:
     """What tells how long runs will take; None where that is not asked, and can't be told."""
     try:
-        with threadpool_limits(1):
-            return Durations.learn(it.known.trials, it.space)
+        return Durations.learn(it.known.trials, it.space)
     except TooLittle:
         if it.limits.is_any:
             raise

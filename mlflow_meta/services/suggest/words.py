@@ -14,6 +14,7 @@ from mlflow_meta.store import Registered, names
 from mlflow_meta.store.plans import Item
 from mlflow_meta.store.suggested import item, note
 from mlflow_meta.trials import (
+    DURATION,
     ConfigValue,
     Objective,
     Searched,
@@ -75,9 +76,13 @@ def _lasting(item: Suggestion) -> str:
 def _on_front(item: Suggestion) -> str:
     if item.front is None:
         return ""
-    told = ", ".join(f"{shown.code(n)} {value:.5g}" for n, value in item.others.items())
+    told = ", ".join(f"{shown.code(n)} {_told(n, value)}" for n, value in item.others.items())
     what = "not beaten in all of these" if item.front == 1 else f"on Pareto front {item.front}"
     return f"Expected too: {told}. Among all runs of the task it would be {what}."
+
+
+def _told(name: str, value: float) -> str:
+    return shown.duration(value) if name == DURATION else shown.number(value)
 
 
 def _why(item: Suggestion, found: Found) -> str:
