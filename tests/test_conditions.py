@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -192,6 +194,15 @@ def test_odd_runs_and_crashed_ones_do_not_hide_the_conditions(seed: int) -> None
     found = infer(history(configs).assign(status=status))
     assert conditions(found.space) == EXISTS
     assert all(is_feasible(c) for c in found.space.sample(2000, rng))
+
+
+def test_a_space_that_is_known_needs_no_statistics() -> None:
+    """To import them takes longer than all else that a served model needs."""
+    code = (
+        "import sys, mlflow_meta.space, mlflow_meta.models.failures, mlflow_meta.serving;"
+        "sys.exit('scipy.stats' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_param_that_two_others_decide_together_has_both_for_parents() -> None:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
-from scipy.stats import hypergeom
+from scipy.special import expit, logit, xlogy
 
 from mlflow_meta.columns import config_of
 from mlflow_meta.features import Encoder
@@ -199,7 +198,7 @@ def _calibration(votes: Vector, y: Mask) -> tuple[float, float]:
 
 
 def _calibrated(votes: Vector, slope: float, intercept: float) -> Vector:
-    return np.asarray(1 / (1 + np.exp(-(slope * _odds(votes) + intercept))))
+    return np.asarray(expit(slope * _odds(votes) + intercept))
 
 
 def _is_better(chance: Vector, y: Mask) -> bool:
@@ -248,6 +247,8 @@ def _edges(configs: Sequence[Config], space: SearchSpace) -> dict[str, Mask]:
 
 def _surest(edges: Mapping[str, Mask], y: Mask, left: Mask) -> tuple[str, Mask] | None:
     """The edge, or two of them, that part failing runs best from others; None if none is sure."""
+    from scipy.stats import hypergeom  # slow to import
+
     words, masks = list(edges), np.array(list(edges.values())) & left
     gains = _gains(masks, y, left)
     first = int(np.argmax(gains))
@@ -278,7 +279,5 @@ def _gains(masks: NDArray[np.bool_], y: Mask, left: Mask) -> Vector:
 
 def _fit(k: NDArray[np.int64], n: NDArray[np.int64]) -> Vector:
     """The log-likelihood of k of n under their own share."""
-    from scipy.special import xlogy
-
     share = k / np.maximum(n, 1)
     return np.asarray(xlogy(k, share) + xlogy(n - k, 1 - share))

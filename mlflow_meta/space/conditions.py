@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from mlflow_meta.space.params import Categorical, Integer, Param, When, same
 from mlflow_meta.trials import ConfigValue
@@ -232,6 +231,8 @@ def _is_told(
     """
     if len(taken) == 1 and not taken[0][0].is_ordered:
         return True
+    from scipy.stats import hypergeom  # slow to import, and of no use to a fitted model
+
     n_rules = math.log(math.comb(n_parents, len(taken)))
     n_rules += sum(
         math.log(2 * len(p.values)) if p.is_ordered else len(p.values) * math.log(2)
