@@ -23,7 +23,7 @@ from mlflow_meta.columns import is_choice, number_of
 from mlflow_meta.trials import Config, ConfigValue
 
 MAX_ITEMS = 200  # different ones of one param
-MAX_TEXTS = 20  # different texts up to which a param is one of listed choices, as in `space.infer`
+MAX_TEXTS = 20  # different texts up to which a param is one of listed choices
 _SEPARATORS = (", ", ",", ";", "|", "+")
 _COMMA = ","  # the usual one, which a flag's name leaves out
 _COLUMNS = re.compile(
@@ -61,8 +61,7 @@ def items_of(name: str, texts: Iterable[str]) -> dict[str, frozenset[str]] | Non
         return None
     if not is_named and (len(items) >= len(distinct) or all(map(_is_number, items))):
         return None
-    used = zip(distinct, map(set, lists), strict=True)
-    sets = [(text, listed) for text, listed in used]
+    sets = list(zip(distinct, map(set, lists), strict=True))
     return {
         _flag(name, mark, item): frozenset(text for text, listed in sets if item in listed)
         for item in items

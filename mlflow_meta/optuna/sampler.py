@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from mlflow_meta.models import ZOO
 from mlflow_meta.models.meta_model import MIN_TRIALS
 from mlflow_meta.optuna import told
 from mlflow_meta.proposal import choose_batch, spread_out
-from mlflow_meta.space import Param, SearchSpace, conditioned, infer, under
+from mlflow_meta.space import Param, SearchSpace, conditioned, infer
 from mlflow_meta.store import MlflowStore
 from mlflow_meta.trials import Config, Direction
 
@@ -203,9 +203,8 @@ class MetaSampler(BaseSampler):
     ) -> Config:
         """The next of those that were chosen together; chosen anew where none is left."""
         chosen = self._chosen
-        if chosen.study != study.study_name or chosen.space != space:
-            chosen = _Chosen(study=study.study_name, space=space)
-        if not chosen.waiting:
+        is_other = chosen.study != study.study_name or chosen.space != space
+        if is_other or not chosen.waiting:
             rng = self._rng(trial, "")
             n_own = int((known["task"].astype(str) == study.study_name).sum())
             n = max(MIN_TOGETHER, round(SHARE_TOGETHER * n_own), MIN_TRIALS - len(known))
@@ -216,8 +215,7 @@ class MetaSampler(BaseSampler):
             ]
             tried = [config for config in map(space.active, tried) if config]
             found = _choose(known, space, study.study_name, n, tried, rng)
-            chosen = _Chosen(study.study_name, space, deque(found))
-        self._chosen = chosen
+            self._chosen = chosen = _Chosen(study.study_name, space, deque(found))
         return chosen.waiting.popleft()
 
 
@@ -253,7 +251,7 @@ def _inferred(history: pd.DataFrame | None) -> dict[str, Param]:
 
 def _bare(space: SearchSpace) -> dict[str, Param]:
     """The params without conditions."""
-    return {name: under(param, {}) for name, param in space.params.items()}
+    return {name: replace(param, when={}) for name, param in space.params.items()}
 
 
 def _check_single(study: Study) -> None:

@@ -8,7 +8,7 @@ from mlflow_meta.space.distributions import (
     to_distributions,
 )
 from mlflow_meta.space.files import InferredSpace, read_yaml
-from mlflow_meta.space.infer import conditioned, infer, under
+from mlflow_meta.space.infer import conditioned, infer
 from mlflow_meta.space.narrow import narrowed
 from mlflow_meta.space.own import own_space
 from mlflow_meta.space.params import Categorical, Float, Integer, Param
@@ -38,5 +38,4 @@ __all__ = [
     "read_yaml",
     "to_configspace",
     "to_distributions",
-    "under",
 ]

@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlflow_meta.space.params import Categorical, Integer, Param, When, same
+from mlflow_meta.space.parts import in_words
 from mlflow_meta.trials import ConfigValue
 
 Mask = NDArray[np.bool_]
@@ -55,13 +56,9 @@ class Rule:
     @property
     def sentence(self) -> str:
         """The condition and its evidence, in words."""
-        where = " and ".join(
-            f"{parent} is {' or '.join(str(value) for value in values)}"
-            for parent, values in self.when.items()
-        )
         return (
-            f"exists only where {where}: set in {self.n_set_inside} of {self.n_inside} runs there, "
-            f"and in {self.n_set_outside} of {self.n_outside} others"
+            f"exists only where {in_words(self.when)}: set in {self.n_set_inside} of "
+            f"{self.n_inside} runs there, and in {self.n_set_outside} of {self.n_outside} others"
         )
 
 

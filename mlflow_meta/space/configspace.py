@@ -6,12 +6,15 @@ What one of the two can't say is an error that names the param, never a space th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.params import Categorical, Float, Integer, Param, is_number, same
+from mlflow_meta.space.parts import has_grid
+from mlflow_meta.space.plain import in_order
 from mlflow_meta.space.search_space import SearchSpace
 from mlflow_meta.trials import ConfigValue
 
@@ -64,13 +67,13 @@ def from_configspace(configspace: ConfigurationSpace) -> SearchSpace:
             f"{configspace.forbidden_clauses[0]}: a search space has no forbidden clauses."
         )
     plain = {name: _param(name, configspace[name]) for name in configspace}
-    params = {}
+    params: dict[str, Param] = {}
     for name in configspace:
         when: dict[str, Values] = {}
         for condition in configspace.parent_conditions_of[name]:
             for parent, values in _when(name, condition, plain).items():
                 when[parent] = _both(when[parent], values) if parent in when else values
-        params[name] = _param(name, configspace[name], when)
+        params[name] = replace(plain[name], when=when)
     try:
         return SearchSpace(params)
     except ValueError as error:
@@ -92,7 +95,7 @@ def _hyperparameter(name: str, param: Param) -> Hyperparameter[Any, Any]:
         if param.is_ordered:
             return OrdinalHyperparameter(name, param.choices, meta={_LOG: param.log})
         return CategoricalHyperparameter(name, param.choices)
-    if param.step not in (None, 1) or (isinstance(param, Float) and param.step is not None):
+    if has_grid(param):
         raise BadSpace(f"{name}: ConfigSpace has no grid. Drop its `step`, or list its choices.")
     if isinstance(param, Integer):
         return UniformIntegerHyperparameter(name, param.low, param.high, log=param.log)
@@ -108,9 +111,8 @@ def _hyperparameter(name: str, param: Param) -> Hyperparameter[Any, Any]:
     return made
 
 
-def _param(
-    name: str, hyperparameter: Hyperparameter[Any, Any], when: dict[str, Values] | None = None
-) -> Param:
+def _param(name: str, hyperparameter: Hyperparameter[Any, Any]) -> Param:
+    """The param of a hyperparameter, without its conditions."""
     from ConfigSpace.hyperparameters import (
         CategoricalHyperparameter,
         Constant,
@@ -119,27 +121,23 @@ def _param(
         UniformIntegerHyperparameter,
     )
 
-    given = when or {}
     try:
         match hyperparameter:
             case UniformFloatHyperparameter(lower=low, upper=high, log=log):
-                return Float(low=float(low), high=float(high), log=log, when=given)
+                return Float(low=float(low), high=float(high), log=log)
             case UniformIntegerHyperparameter(lower=low, upper=high, log=log):
-                return Integer(low=int(low), high=int(high), log=log, when=given)
+                return Integer(low=int(low), high=int(high), log=log)
             case Constant(value=value):
-                return Categorical(choices=(_value(value),), when=given)
+                return Categorical(choices=(_value(value),))
             case OrdinalHyperparameter(sequence=sequence, meta=meta):
                 values = _values(sequence)
                 if not all(is_number(value) for value in values):
                     raise ValueError("an order of texts can't be said")
-                return Categorical(choices=values, log=bool((meta or {}).get(_LOG)), when=given)
+                return Categorical(choices=values, log=bool((meta or {}).get(_LOG)))
             case CategoricalHyperparameter(choices=choices, probabilities=shares):
                 if not np.allclose(shares, shares[0]):
                     raise ValueError("weights of choices can't be said")
-                values = _values(choices)
-                if all(is_number(value) for value in values):
-                    values = tuple(sorted(values))
-                return Categorical(choices=values, when=given)
+                return Categorical(choices=in_order(_values(choices)))
             case _:
                 raise ValueError(f"{type(hyperparameter).__name__} can't be said")
     except (TypeError, ValueError) as error:

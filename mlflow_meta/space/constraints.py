@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.expressions import Term, read
 from mlflow_meta.space.params import Categorical, Param, is_number, same
-from mlflow_meta.space.parts import described, hint
+from mlflow_meta.space.parts import described, hint, wrong_space
 from mlflow_meta.trials import Config, ConfigValue
 
 Mask = NDArray[np.bool_]
@@ -101,8 +101,7 @@ def read_constraints(
             shown = text if len(str(text)) <= _SHOWN else f"{str(text)[:_SHOWN]}..."
             wrong.append(f"{place}, {shown!r}: {error}")
     if wrong:
-        more = f" (+{len(wrong) - 5} more)" if len(wrong) > 5 else ""
-        raise BadSpace("In the search space, " + "; ".join(wrong[:5]) + more)
+        raise wrong_space(wrong)
     return tuple(found)
 
 

@@ -53,7 +53,7 @@ def decision_of(tags: Mapping[str, str]) -> Decision:
         'not lr>0.1'
     """
     said, _, behind = tags.get(DECISION, "").partition(":")
-    word = said.strip(" \t\r\n.!\"'`").casefold()
+    word = _word(said)
     reasons = [text.strip() for text in (behind, tags.get(REASON, "")) if text.strip()]
     reason = "\n".join(dict.fromkeys(reasons))
     if word in _APPROVED:
@@ -77,7 +77,12 @@ def decision_of(tags: Mapping[str, str]) -> Decision:
 
 def is_yes(text: str) -> bool:
     """Whether a tag's text says yes: all but an empty one, `false`, `no`, `0`, `off` and `none`."""
-    return text.strip(" \t\r\n.!\"'`").casefold() not in _NO
+    return _word(text) not in _NO
+
+
+def _word(text: str) -> str:
+    """A word as people may write it, without what does not matter around it."""
+    return text.strip(" \t\r\n.!\"'`").casefold()
 
 
 def is_kept(tags: Mapping[str, str]) -> bool:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.params import Categorical, Float, Integer, Param, is_number
+from mlflow_meta.space.params import Categorical, Float, Integer, Param
+from mlflow_meta.space.parts import has_grid
+from mlflow_meta.space.plain import in_order
 from mlflow_meta.space.search_space import SearchSpace
 from mlflow_meta.trials import ConfigValue
 
@@ -90,8 +92,7 @@ def to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
         if isinstance(param, Categorical):
             made[name] = CategoricalDistribution(param.choices)
             continue
-        on_grid = param.step is not None and param.step != 1
-        if param.log and (on_grid or (isinstance(param, Float) and param.step is not None)):
+        if param.log and has_grid(param):
             raise BadSpace(
                 f"{name}: Optuna has no grid on a logarithmic scale. Drop its `step` or its `log`."
             )
@@ -151,10 +152,7 @@ def _whole(*, log: bool = False) -> Callable[[Mapping[str, Any]], Param]:
 
 
 def _listed(attributes: Mapping[str, Any]) -> Param:
-    choices = [plain_choice(choice) for choice in attributes["choices"]]
-    if all(is_number(choice) for choice in choices):
-        choices.sort(key=lambda choice: choice if is_number(choice) else 0)
-    return Categorical(choices=tuple(choices))
+    return Categorical(choices=in_order([plain_choice(c) for c in attributes["choices"]]))
 
 
 def plain_choice(choice: object) -> ConfigValue:

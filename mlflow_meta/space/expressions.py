@@ -172,6 +172,10 @@ def _wrong(node: ast.expr, said: str) -> ValueError:
     return ValueError(f"{said}{_at(node.col_offset + 1)}.")
 
 
+def _unsaid(node: ast.expr, what: str) -> ValueError:
+    return _wrong(node, f"{what} may not be said; what may: {WORDS}")
+
+
 def _term(node: ast.expr, depth: int) -> Term:
     """The term of a node of Python's tree."""
     if depth > MAX_DEPTH:
@@ -193,7 +197,7 @@ def _term(node: ast.expr, depth: int) -> Term:
         return _made(node, _BINARY[type(node.op)], parts)
     if isinstance(node, ast.Call):
         return _call(node, below)
-    raise _wrong(node, f"{_kind_of(node)} may not be said; what may: {WORDS}")
+    raise _unsaid(node, _kind_of(node))
 
 
 def _kind_of(node: ast.expr) -> str:
@@ -227,14 +231,14 @@ def _name(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_name(node.value)}.{node.attr}"
     if not isinstance(node, ast.Name):
-        raise _wrong(node, f"{_kind_of(node)} may not be said; what may: {WORDS}")
+        raise _unsaid(node, _kind_of(node))
     return node.id
 
 
 def _call(node: ast.Call, depth: int) -> Term:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in (*_FUNCTIONS, "param") or node.keywords:
-        raise _wrong(node, f"such a call may not be said; what may: {WORDS}")
+        raise _unsaid(node, "such a call")
     if name == "param":
         text = node.args[0] if len(node.args) == 1 else None
         if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
@@ -258,7 +262,7 @@ def _comparison(node: ast.Compare, depth: int) -> Term:
                 _made(node, _RELATIONS[type(op)], [_term(left, depth), _term(right, depth)])
             )
         else:
-            raise _wrong(node, f"`{type(op).__name__}` may not be said; what may: {WORDS}")
+            raise _unsaid(node, f"`{type(op).__name__}`")
         left = right
     return pairs[0] if len(pairs) == 1 else _made(node, "and", pairs)
 

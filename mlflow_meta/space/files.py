@@ -11,6 +11,7 @@ import yaml
 
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.constraints import check_choices, read_constraints
+from mlflow_meta.space.decisions import one_line
 from mlflow_meta.space.parts import hint
 from mlflow_meta.space.search_space import SearchSpace, is_document
 
@@ -57,16 +58,10 @@ class InferredSpace:
             "# What has to hold between params may be listed under `constraints:`, such as\n"
             "# `- batch_size * accumulate <= 4096`.\n"
         )
-        head += "".join(
-            f"# {_one_line(f'{name} {said}')}.\n" for name, said in self.remarks.items()
-        )
+        head += "".join(f"# {one_line(f'{name} {said}')}.\n" for name, said in self.remarks.items())
         return head + yaml.dump(
             document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
         )
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def read_yaml(text: str) -> SearchSpace:

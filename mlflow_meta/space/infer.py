@@ -15,11 +15,10 @@ from mlflow_meta.errors import TooLittle
 from mlflow_meta.space.conditions import History, Rule, unexplained
 from mlflow_meta.space.distributions import read_distribution
 from mlflow_meta.space.files import InferredSpace
-from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, When, allows
+from mlflow_meta.space.params import Categorical, Float, Integer, Param, Vector, allows
 from mlflow_meta.space.search_space import SearchSpace
-from mlflow_meta.subsets import list_of
+from mlflow_meta.subsets import MAX_TEXTS, list_of
 
-MAX_CHOICES = 20  # texts that a categorical param may have; with more it is a name or a path
 MAX_SEARCHED = 200  # params; a run that logs more has dumped all that its program knows
 MAX_LISTED_NUMBERS = 6  # numbers up to which a param was taken from a list, not from a range
 _TRIALS_PER_LISTED = 3  # trials per number that such a list needs
@@ -57,7 +56,8 @@ def infer(trials: pd.DataFrame) -> InferredSpace:
         else:
             left_out[name] = reason
     always = _always_listed(columns, found)
-    found = {name: (found | always)[name] for name in columns if name in found or name in always}
+    both = found | always
+    found = {name: both[name] for name in columns if name in both}
     left_out = {name: reason for name, reason in left_out.items() if name not in always}
     is_set = {name: columns[name].notna().to_numpy() for name in found}
     rare = _beyond_the_cap(is_set)
@@ -167,7 +167,7 @@ def _why_not(name: str, values: pd.Series) -> str | None:
         return "is a seed"
     if _is_text(values) and not all(is_choice(text) for text in known.unique()):
         return "has texts that no one would choose: long ones, or with line breaks"
-    if _is_text(values) and distinct > MAX_CHOICES:
+    if _is_text(values) and distinct > MAX_TEXTS:
         return f"has {distinct} different texts"
     return None
 
@@ -264,11 +264,6 @@ def _conditional(
         is_real = is_set & ~values.astype(str).isin(UNSET).to_numpy()
         rule = history.rule(name, is_real) if len(real) > 1 else None
         if rule is not None:
-            return under(replace(param, choices=real), rule.when), rule
+            return replace(param, choices=real, when=rule.when), rule
     rule = history.rule(name, is_set)
-    return (under(param, rule.when) if rule else param), rule
-
-
-def under(param: Param, when: When) -> Param:
-    """The same param under other conditions."""
-    return replace(param, when=when)
+    return (replace(param, when=rule.when) if rule else param), rule

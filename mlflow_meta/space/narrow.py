@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.params import Categorical, Param, allows, is_number, same
-from mlflow_meta.space.parts import between, chosen, described, hint, listed, texts, without
+from mlflow_meta.space.parts import (
+    between,
+    chosen,
+    described,
+    hint,
+    in_words,
+    listed,
+    texts,
+    without,
+)
 from mlflow_meta.space.search_space import SearchSpace
 from mlflow_meta.trials import ConfigValue
 
@@ -98,10 +107,7 @@ def narrowed(space: SearchSpace, where: Sequence[str]) -> SearchSpace:
     kept = reachable(params)
     for condition in conditions:
         if condition.name not in kept:
-            under = " and ".join(
-                f"{parent} is {' or '.join(str(value) for value in values)}"
-                for parent, values in space.params[condition.name].when.items()
-            )
+            under = in_words(space.params[condition.name].when)
             raise BadSpace(f"Nothing is left of {condition.name}: it exists only where {under}.")
     return space.part(kept)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from mlflow_meta.errors import BadSpace
-from mlflow_meta.space.params import Categorical, Float, Integer, Param, is_number
+from mlflow_meta.space.params import Categorical, Float, Integer, Param, When, is_number
 from mlflow_meta.trials import ConfigValue
 
 MAX_LISTED = 1000  # numbers of a grid that may be left around a hole, since each becomes a choice
@@ -131,9 +131,28 @@ def described(param: Param) -> str:
     return f"{kind} from {param.low:g} to {param.high:g}{steps}"
 
 
+def in_words(when: When) -> str:
+    """The condition under which a param exists, in words."""
+    return " and ".join(
+        f"{parent} is {' or '.join(str(value) for value in values)}"
+        for parent, values in when.items()
+    )
+
+
+def has_grid(param: Float | Integer) -> bool:
+    """Whether it takes not every number of its kind between its ends."""
+    return param.step != (1 if isinstance(param, Integer) else None)
+
+
 def texts(param: Param) -> list[str]:
     """The choices as texts; none where it has no list of them."""
     return [str(choice) for choice in param.choices] if isinstance(param, Categorical) else []
+
+
+def wrong_space(wrong: Sequence[str]) -> BadSpace:
+    """The error of a space of which all this is wrong; tells the first five."""
+    more = f" (+{len(wrong) - 5} more)" if len(wrong) > 5 else ""
+    return BadSpace("In the search space, " + "; ".join(wrong[:5]) + more)
 
 
 def hint(text: str, known: Sequence[str], *, likeness: float = 0.5) -> str:

@@ -77,9 +77,13 @@ def _read_choices(choices: object) -> tuple[ConfigValue, ...]:
     for choice in choices:
         if not isinstance(choice, str | int | float | bool):
             raise ValueError(f"choices are texts, numbers or true/false, but got {choice!r}.")
-    if all(is_number(choice) for choice in choices):
-        return tuple(sorted(choices))
-    return tuple(choices)
+    return in_order(choices)
+
+
+def in_order(choices: Sequence[ConfigValue]) -> tuple[ConfigValue, ...]:
+    """Choices as `Categorical` takes them: numbers in ascending order, others as they are."""
+    numbers = [choice for choice in choices if is_number(choice)]
+    return tuple(sorted(numbers) if len(numbers) == len(choices) else choices)
 
 
 def _read_when(when: object) -> dict[str, tuple[ConfigValue, ...]]:

@@ -122,7 +122,6 @@ class _Part:
     params: dict[str, Param]
     remarks: list[str] = field(default_factory=list)
     held: dict[str, list[str]] = field(default_factory=dict)  # param -> what it is held to
-
     sentences: list[str] = field(default_factory=list)
     understood: dict[str, list[str]] = field(default_factory=dict)  # run id -> what holds of it
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlflow_meta.errors import BadSpace
 from mlflow_meta.space.constraints import Constraint, check_constraint, read_constraints
 from mlflow_meta.space.params import Param, allows, is_active, is_number, same
+from mlflow_meta.space.parts import wrong_space
 from mlflow_meta.space.plain import param_from_dict, param_to_dict
 from mlflow_meta.space.satisfy import repaired, sampled
 from mlflow_meta.subsets import unfolded
@@ -47,10 +48,8 @@ class SearchSpace:
     def __reduce__(
         self,
     ) -> tuple[type[SearchSpace], tuple[dict[str, Param], tuple[Constraint, ...]]]:
-        return SearchSpace, (
-            dict(self.params),
-            self.constraints,
-        )  # a mapping proxy can be neither copied nor sent
+        # A mapping proxy can be neither copied nor sent.
+        return SearchSpace, (dict(self.params), self.constraints)
 
     @property
     def names(self) -> list[str]:
@@ -208,8 +207,7 @@ class SearchSpace:
             except (ValueError, OverflowError) as error:
                 wrong.append(f"{name}: {error}")
         if wrong:
-            more = f" (+{len(wrong) - 5} more)" if len(wrong) > 5 else ""
-            raise BadSpace("In the search space, " + "; ".join(wrong[:5]) + more)
+            raise wrong_space(wrong)
         try:
             return cls(params)
         except ValueError as error:
