@@ -160,6 +160,9 @@ def test_a_request_is_withdrawn_where_a_run_may_beat_the_best_after_all(
     (seen,) = watch(sweep, "sweep", metric="accuracy", action=Action.STOP).runs
     assert (seen.outlook.standing, seen.is_asked_to_stop) == (Standing.BEATS, False)
     assert client.get_run(run_id).data.tags[names.STOP] == ""
+    client.set_tag(run_id, names.STOP, "no")  # in a person's words, what workers read it as
+    (seen,) = watch(sweep, "sweep", metric="accuracy", action=Action.LOOK).runs
+    assert not seen.is_asked_to_stop
 
 
 def test_the_command_tells_and_kills_only_what_it_is_told_to(

@@ -14,15 +14,9 @@ from mlflow_meta.outlook import MIN_CURVES, Curve, Outlook, Outlooks, Standing
 from mlflow_meta.space.decisions import is_kept
 from mlflow_meta.store import MlflowStore, names
 from mlflow_meta.store.contract import Record
-from mlflow_meta.store.running import (
-    CHANCE,
-    EXPECTED,
-    Told,
-    as_if_finished,
-    curves_of,
-    tell,
-)
+from mlflow_meta.store.running import Told, as_if_finished, curves_of, tell
 from mlflow_meta.store.runs import Runs
+from mlflow_meta.store.stops import is_asked_to_stop
 from mlflow_meta.trials import At, Direction, Objective
 
 MAX_CURVES = 1000  # finished runs of a task that are learned from, the newest ones
@@ -138,6 +132,7 @@ def watch(  # noqa: PLR0913 - what to look at, and what to do
         for record in store.search_runs(store.experiment_id(experiment_name), status="RUNNING")
     }
     trials = _trials(store, experiment_name, reading, tasks_by)
+    trained = set(reading.runs.open_ids()) | records.keys()  # though they may have ended since
     curves = curves_of(reading.runs, reading.objective)
     found: list[tuple[Watched, Told]] = []
     remarks: list[str] = []
@@ -146,7 +141,7 @@ def watch(  # noqa: PLR0913 - what to look at, and what to do
         running = [run_id for run_id in runs if run_id in records and run_id in curves]
         if not running:
             continue
-        finished = rows[~rows["run_id"].isin(_open(reading.runs) | records.keys())]
+        finished = rows[~rows["run_id"].isin(trained)]
         ended = [curves[r][0] for r in finished["run_id"] if r in curves]
         known = _known(str(task), ended, at, remarks)
         best = float(finished["value"].min())
@@ -195,11 +190,6 @@ def _trials(
     return dataset.trials(reading.objective)[["run_id", "task", "value"]]
 
 
-def _open(runs: Runs) -> set[str]:
-    """Runs that trained when they were read, though they may have ended since."""
-    return set(runs.open_ids())
-
-
 def _known(task: str, ended: Sequence[Curve], at: At, remarks: list[str]) -> Outlooks | None:
     """What the finished runs of a task say; a remark where that is too little."""
     curves = [curve for curve in ended if len(curve.steps) > 1]
@@ -222,7 +212,7 @@ def _watched(
         outlook=outlook,
         words=_words(outlook, sign, sign * best),
         is_kept=is_kept(record.tags),
-        is_asked_to_stop=bool(record.tags.get(names.STOP)),
+        is_asked_to_stop=is_asked_to_stop(record.tags),
     )
 
 
@@ -245,7 +235,7 @@ def _decided(
     metrics = {}
     if one.outlook.step >= 0:
         expected = objective.direction.sign * one.outlook.expected
-        metrics = {CHANCE: one.outlook.chance, EXPECTED + objective.metric: expected}
+        metrics = {names.CHANCE: one.outlook.chance, names.EXPECTED + objective.metric: expected}
     is_stopping = action in (Action.STOP, Action.KILL)
     will_not = one.outlook.standing is Standing.WILL_NOT
     asked = one.is_asked_to_stop

@@ -9,14 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlflow_meta.outlook import Curve
-from mlflow_meta.store import curves, names
+from mlflow_meta.store import curves
 from mlflow_meta.store.contract import Record
 from mlflow_meta.store.mlflow_runs import MlflowRuns, Point
 from mlflow_meta.store.runs import Runs
 from mlflow_meta.trials import Objective
-
-CHANCE = f"{names.PREFIX}chance"
-EXPECTED = f"{names.PREFIX}expected_"  # and the metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,14 @@ _answers: dict[str, tuple[float, bool]] = {}  # run id -> when it was asked, on 
 _using_answers = threading.Lock()
 
 
+def is_asked_to_stop(tags: Mapping[str, str]) -> bool:
+    """Whether somebody asks a run with these tags to stop."""
+    return is_yes(tags.get(names.STOP, ""))
+
+
 def is_to_stop(tags: Mapping[str, str]) -> bool:
     """Whether a run with these tags is to stop: it is asked to, and nobody wants to keep it."""
-    return is_yes(tags.get(names.STOP, "")) and not is_kept(tags)
+    return is_asked_to_stop(tags) and not is_kept(tags)
 
 
 def should_stop(run_id: str | None = None) -> bool:
