@@ -110,6 +110,7 @@ def test_a_tampered_file_is_refused_by_mlflow_too(
 
 _ELSEWHERE = """
 import sys
+from pathlib import Path
 import mlflow
 import pandas as pd
 for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow_meta"]:
@@ -119,10 +120,14 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 assert sys.modules["mlflow_meta"].__file__.startswith(sys.argv[1])
 assert len(model.predict(pd.DataFrame({"lr": [0.1, 0.2]}))) == 2
 assert len(model.predict(pd.DataFrame({"lr": [0.1]}), params={"k": 3, "task": "sweep-1"})) == 3
+package = Path(sys.modules["mlflow_meta"].__file__).parent
+shipped = {file.parent.name for file in package.glob("*/__init__.py")}
+unused = {name for name in shipped if f"mlflow_meta.{name}" not in sys.modules}
+assert not unused, f"shipped, and never imported: {unused}"
 """
 
 
-def test_the_code_that_is_shipped_is_enough_where_mlflow_meta_is_not_installed(
+def test_the_code_that_is_shipped_is_enough_and_no_more_where_mlflow_meta_is_not_installed(
     folder: Path, tmp_path: Path
 ) -> None:
     installed = str(Path(mlflow_meta.__file__).parent.parent)

@@ -30,8 +30,8 @@ from mlflow_meta.trials import Direction
 FILES = PurePosixPath(seal.DATA).name
 _PACKAGE = Path(__file__).parent.parent
 _UNSERVED = (
-    "backtest", "cli", "demo", "execution", "explain", "loop", "pages", "services", "store",
-    "testing",
+    "backtest", "cli", "demo", "execution", "explain", "loop", "mcp", "optuna", "outlook", "pages",
+    "services", "store", "testing",
 )  # fmt: skip
 """Parts of the package that a served model never imports: each file is a request to the server."""
 _REQUIREMENTS = (
