@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    pass
-
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 _DEADLINE = "mlflow_meta.deadline"

@@ -100,8 +100,7 @@ def register(
         parts.mkdir()
         digest = model_folder.save(it, folder, parts)
         store.client.log_artifacts(run_id, str(folder), names.MODEL_FOLDER)
-    run = store.client.get_run(run_id)
-    source = f"{run.info.artifact_uri}/{names.MODEL_FOLDER}"
+    source = sealed_versions.source(store, run_id)
     it = replace(it, tags={**it.tags, names.SHA256: digest})
     with needing("EDIT", _named(name)):
         version = str(_create_version(store, name, source, run_id, it).version)
@@ -274,10 +273,6 @@ def _champion_version(
 @translated
 def champions(store: MlflowStore) -> dict[str, str]:
     """Registered model -> the metric that it predicts, of all meta-models that have a champion."""
-    return _champions(store)
-
-
-def _champions(store: MlflowStore) -> dict[str, str]:
     # MLflow's client would ask for models that are no prompts, of which servers before 2.22 know
     # nothing: they find none.
     registry = store.client._get_registry_client().store
@@ -296,7 +291,7 @@ def _champions(store: MlflowStore) -> dict[str, str]:
 
 
 def _only_model(store: MlflowStore) -> str:
-    ours = list(_champions(store))
+    ours = list(champions(store))
     if not ours:
         raise NoModel("No meta-model has been trained yet. Run `mlflow-meta train --metric NAME`.")
     if len(ours) > 1:

@@ -14,6 +14,11 @@ from mlflow_meta.store.mlflow_store import MlflowStore
 _AT_ONCE = 8  # files that are read side by side
 
 
+def source(store: MlflowStore, run_id: str) -> str:
+    """The folder that a version of a training run's model leads to, as MLflow has it."""
+    return f"{store.artifact_uri(run_id)}/{names.MODEL_FOLDER}"
+
+
 def data(store: MlflowStore, version: ModelVersion) -> dict[str, bytes]:
     """The meta-model's own files, by name: what searching with it needs.
 
@@ -33,10 +38,10 @@ def check_all(store: MlflowStore, version: ModelVersion) -> None:
         Damaged: If a file is not, or the version leads to another folder.
     """
     run_id = str(version.run_id)
-    source = f"{store.artifact_uri(run_id)}/{names.MODEL_FOLDER}"
-    if version.source != source:
+    registered = source(store, run_id)
+    if version.source != registered:
         raise Damaged(
-            f"It leads to {version.source}, and was registered from {source}. {seal.AGAIN}"
+            f"It leads to {version.source}, and was registered from {registered}. {seal.AGAIN}"
         )
     paths = store.paths(run_id, names.MODEL_FOLDER)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
