@@ -12,22 +12,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from conftest import add_run
 from mlflow import MlflowClient
 
-from mlflow_meta.store import MlflowStore, names, own_runs
-from mlflow_meta.store.own_runs import LEASE_S, end_abandoned, own_run
+from mlflow_meta import harvest, train
+from mlflow_meta.services.update import update
+from mlflow_meta.store import MlflowStore, Store, names, own_runs
+from mlflow_meta.store.own_runs import LEASE_S, TRAININGS, end_abandoned, own_run
 from mlflow_meta.testing import InMemoryStore
 
 HARVEST = {names.KIND: "harvest"}
 
 
-def begun(store: InMemoryStore, kind: str = "harvest") -> str:
+def begun(store: Store, kind: str = "harvest") -> str:
     """A run whose owner was killed."""
     tags = {names.KIND: kind, names.HEARTBEAT: "token 3"}
     return store.create_run(store.own_experiment_id(), kind, tags)
 
 
-def status(store: InMemoryStore, run_id: str) -> str:
+def status(store: Store, run_id: str) -> str:
     return store.get_run(run_id).status
 
 
@@ -73,6 +76,31 @@ def test_no_machine_goes_by_what_another_has_seen(
     monkeypatch.setattr(own_runs, "_BOOT_ID", tmp_path / "boot_id")
     assert end_abandoned(store, ["harvest"], now_s=1e6) == []
     assert end_abandoned(store, ["harvest"], now_s=1e6 + LEASE_S) == [run_id]
+
+
+def test_who_harvests_or_trains_ends_what_was_begun_and_left(
+    store: MlflowStore, client: MlflowClient
+) -> None:
+    left = {kind: begun(store, kind) for kind in ("harvest", *TRAININGS, "suggest")}
+
+    def seen_a_lease_ago() -> None:
+        end_abandoned(store, tuple(left), now_s=time.monotonic() - LEASE_S)
+
+    def open_kinds() -> set[str]:
+        return {kind for kind, run_id in left.items() if status(store, run_id) == "RUNNING"}
+
+    seen_a_lease_ago()
+    harvest(store)
+    assert open_kinds() == {*TRAININGS, "suggest"}
+    train(store, metric="val_loss", kinds=["linear"])
+    assert open_kinds() == {"suggest"}
+    left["train"] = begun(store, "train")
+    seen_a_lease_ago()
+    params = {"model": "mlp", "lr": 0.01, "units": 64, "seed": 0}
+    add_run(client, store.experiment_id("sweep-a"), params=params, metrics={"val_loss": 0.3})
+    harvest(store)
+    assert update(store, "sweep-a", metric="val_loss").version == "2"
+    assert open_kinds() == {"suggest"}
 
 
 def test_an_owner_that_lives_beats_and_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from mlflow_meta.served.packed import Packed
 from mlflow_meta.space import InferredSpace, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, descriptions, names, registry
 from mlflow_meta.store.model_folder import servable
-from mlflow_meta.store.own_runs import end_abandoned, own_run
+from mlflow_meta.store.own_runs import TRAININGS, end_abandoned, own_run
 from mlflow_meta.trials import At, Direction, Objective
 
 _HELD_OUT_FILE = "predicted-against-actual.png"
@@ -134,7 +134,7 @@ def train(  # noqa: PLR0913 - each is a choice of its own
     name = model_name or registry.model_name(objective.metric)
     progress(f"registering {name}")
     registry.reserve(store, name, objective)
-    end_abandoned(store, ("train", "candidate", "update"))
+    end_abandoned(store, TRAININGS)
     note = descriptions.training(
         metric=objective.metric,
         model_name=name,

@@ -8,7 +8,7 @@ from mlflow_meta.known import brought_up_to_date, known_to, tasks_of
 from mlflow_meta.promotion import Decision, carry_out, decide
 from mlflow_meta.store import MlflowStore, descriptions, names, registry
 from mlflow_meta.store.model_folder import servable
-from mlflow_meta.store.own_runs import end_abandoned, own_run
+from mlflow_meta.store.own_runs import TRAININGS, end_abandoned, own_run
 from mlflow_meta.trials import Objective
 
 
@@ -70,7 +70,7 @@ def update(
         store.check_may_edit(names.PROJECT_EXPERIMENT)
         registry.reserve(store, new.name, new.objective)
         metric = new.objective.metric
-        end_abandoned(store, ("train", "candidate", "update"))
+        end_abandoned(store, TRAININGS)
         trials = known.trials[known.trials["task"].isin(list(new.model.scales))]
         note = descriptions.training(
             metric=metric,

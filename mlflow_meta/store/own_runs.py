@@ -29,6 +29,8 @@ from mlflow_meta.store.contract import Record, Store
 
 BEAT_S = 30.0  # between two heartbeats
 LEASE_S = 300.0  # without a heartbeat, after which the owner is taken for dead
+TRAININGS = ("train", "candidate", "update")
+"""The kinds of runs that who trains begins, and the next who does ends where they were left."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux, and the same in its containers
 
 log = logging.getLogger(__name__)
