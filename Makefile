@@ -12,6 +12,9 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRA
 # Tests fit many small models: threads of BLAS would wait for one another, the more so on a busy machine.
 test nightly: export OPENBLAS_NUM_THREADS ?= 1
 
+# A process for each core, and each file's tests in one of them. `make test IN_PARALLEL=` is one after the other.
+IN_PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test nightly lint types layers check constraints screenshots clean
 
@@ -22,7 +25,7 @@ demo: .venv/.installed ## The whole loop on real training runs, in under 2 minut
 	@$(BIN)/mlflow-meta demo
 
 test: .venv/.installed ## Every test; e.g. make test PYTEST_ARGS="-k plugin"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 nightly: .venv/.installed ## Long versions: servers of older MLflow, 100 races and kills, 10 minutes of faults
 	@$(BIN)/python -m pytest --nightly -m nightly $(PYTEST_ARGS)

@@ -70,10 +70,10 @@ def chromium() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         try:
-            page = browser.new_page(viewport=SIZE)
-            page.set_default_timeout(1000 * PAGE_S)
-            page.add_init_script(VISITED)
-            yield page
+            context = browser.new_context(viewport=SIZE)
+            context.set_default_timeout(1000 * PAGE_S)
+            context.add_init_script(VISITED)
+            yield context.new_page()
         finally:
             browser.close()
 

@@ -50,6 +50,11 @@ def data(command: str, *args: str) -> dict:
     return json.loads(result.stdout)
 
 
+def quickly_trained(metric: str, *args: str) -> None:
+    """A meta-model of one kind, where it is no matter which of them is best."""
+    done("train", "--metric", metric, "--kind", "transfer", *args)
+
+
 def refusal(*args: str, code: int = 1) -> str:
     """The one line that a command says when it fails."""
     result = run(*args)
@@ -163,7 +168,7 @@ def test_a_description_can_not_be_broken_by_a_choice_that_somebody_logged(
         params = {"kind": ("a", "`](http://evil) <b>")[i % 2], "x": i / 16}
         add_run(client, odd, params=params, metrics={"val_loss": float(abs(i - 7))})
     done("harvest", "-e", "odd")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     for s in data("suggest", "-e", "odd", "-n", "4")["suggestions"]:
         tags = client.get_run(s["run_id"]).data.tags
         note = tags["mlflow.note.content"]
@@ -271,7 +276,7 @@ def test_equal_seeds_give_equal_suggestions_and_a_dry_run_writes_nothing(
     uri: str, client: MlflowClient
 ) -> None:
     done("harvest")
-    done("train", "--metric", "accuracy", "--direction", "maximize")
+    quickly_trained("accuracy", "--direction", "maximize")
     twice = [data("suggest", "-e", "sweep-b", "--seed", "7", "--dry-run") for _ in range(2)]
     for found in twice:
         del found["searched"]["seconds"]
@@ -283,7 +288,7 @@ def test_equal_seeds_give_equal_suggestions_and_a_dry_run_writes_nothing(
 
 def test_a_maximised_metric_is_predicted_in_its_own_direction(uri: str) -> None:
     done("harvest")
-    done("train", "--metric", "accuracy")
+    quickly_trained("accuracy")
     found = data("suggest", "-e", "sweep-a", "--dry-run")
     assert found["direction"] == "maximize"
     first, last = found["suggestions"][0], found["suggestions"][-1]
@@ -297,7 +302,7 @@ def test_an_experiment_without_runs_is_suggested_for_from_what_others_have_learn
 ) -> None:
     client.create_experiment("sweep-new")
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     found = data("suggest", "-e", "sweep-new", "-n", "3")
     assert len(found["suggestions"]) == 3
     assert found["best_so_far"] is None
@@ -320,7 +325,7 @@ def test_a_training_that_fails_is_told_and_its_run_is_failed(
     uri: str, client: MlflowClient
 ) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     done("suggest", "-e", "sweep-a", "-n", "1")
     result = run("work", "-e", "sweep-a", "--", sys.executable, TRAINER, "--fail")
     assert result.exit_code == 1
@@ -335,7 +340,7 @@ def test_a_program_that_always_fails_does_not_burn_the_whole_queue(
     uri: str, client: MlflowClient
 ) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     done("suggest", "-e", "sweep-a", "-n", "4")
     assert run("work", "-e", "sweep-a", "--", "false").exit_code == 1
     experiment = client.get_experiment_by_name("sweep-a").experiment_id
@@ -350,7 +355,7 @@ def test_a_run_that_a_dead_worker_has_claimed_is_told_and_tried_again(
     uri: str, client: MlflowClient
 ) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     (s,) = data("suggest", "-e", "sweep-a", "-n", "1")["suggestions"]
     client.log_param(s["run_id"], "mlflow_meta.claim", "of-a-worker-that-died")
     told = done("work", "-e", "sweep-a", "--lease", "1s", "--", "true")
@@ -361,7 +366,7 @@ def test_a_run_that_a_dead_worker_has_claimed_is_told_and_tried_again(
 
 def test_the_report_keeps_batches_together_the_newest_first(uri: str) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     batches = [data("suggest", "-e", "sweep-a", "-n", "2", "--seed", str(i)) for i in range(2)]
     expected = [s["run_id"] for batch in reversed(batches) for s in batch["suggestions"]]
     store = MlflowStore(uri)
@@ -381,7 +386,7 @@ def test_only_params_that_belong_together_are_suggested_where_a_task_has_few_tri
         params = {"trees": 10 + i, "leaves": 2 + i % 5}
         add_run(client, young, params=params, metrics={"another_loss": 1.0 / (i + 1)})
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     result = done("suggest", "-e", "young-forest", "-n", "2")
     assert "No run of young-forest has val_loss yet" in result.stderr
     for s in data("suggest", "-e", "young-forest", "--dry-run")["suggestions"]:
@@ -393,7 +398,7 @@ def test_a_param_that_nobody_logged_is_told(uri: str, tmp_path: Path) -> None:
     path.write_text("parameters: {lr: {type: float, low: 0.1, high: 1.0}, dropout: {type: float, "
                     "low: 0.0, high: 0.5}}")  # fmt: skip
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     for options in (["--dry-run"], []):
         result = done("suggest", "-e", "sweep-a", "--space", str(path), *options)
         assert "Nothing is known of dropout" in result.stderr
@@ -413,7 +418,7 @@ def test_a_copy_that_can_not_be_written_is_one_line(uri: str) -> None:
 
 def test_params_reach_the_program_in_the_places_that_a_template_gives_them(uri: str) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     done("suggest", "-e", "sweep-a", "-n", "1")
     command = ["--", "echo", "--rate={lr}", "{model}"]
     (argv,) = data("work", "-e", "sweep-a", "--dry-run", *command)["commands"]
@@ -448,7 +453,7 @@ def test_errors_before_there_is_anything(uri: str) -> None:
 
 def test_an_experiment_that_does_not_exist_is_named_with_those_that_are_alike(uri: str) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     for command in (["harvest"], ["suggest"], ["work"], ["report"]):
         rest = ["--", "true"] if command == ["work"] else []
         line = refusal(*command, "-e", "sweep-x", *rest)
@@ -544,7 +549,7 @@ def test_a_program_that_does_not_exist_is_told_before_anything_is_claimed(
     uri: str, client: MlflowClient
 ) -> None:
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     (s,) = data("suggest", "-e", "sweep-a", "-n", "1")["suggestions"]
     assert "no program 'trian'" in refusal("work", "-e", "sweep-a", "--", "trian")
     assert client.get_run(s["run_id"]).info.status == "SCHEDULED"
@@ -556,7 +561,7 @@ def test_a_space_that_is_used_up_gives_what_is_left_and_then_says_so(
     path = tmp_path / "tiny.yaml"
     path.write_text("parameters: {depth: {type: int, low: 100, high: 102}}")
     done("harvest")
-    done("train", "--metric", "val_loss")
+    quickly_trained("val_loss")
     options = ["-e", "sweep-a", "--space", str(path)]
     result = done("suggest", *options, "-n", "5")
     assert "Scheduled 3 runs" in result.stdout
@@ -721,7 +726,7 @@ def test_fresh_runs_fall_into_the_tasks_that_the_model_was_trained_by(
 ) -> None:
     by_city(client)
     done("harvest")
-    done("train", "--metric", "rmse", "--tasks-by", "params.city")
+    quickly_trained("rmse", "--tasks-by", "params.city")
     young = client.create_experiment("young")
     params = {"city": "Oslo", "lr": 0.5, "depth": 3}
     add_run(client, young, params=params, metrics={"rmse": 0.25})

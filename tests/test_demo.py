@@ -25,7 +25,7 @@ SAID = {  # in the output of each
     "tour": "gap 0\n",
     "tuning": "best before: ",
 }
-NOTEBOOK_LIMIT_S = 60.0  # of each; the longest takes about 35 of processor time
+NOTEBOOK_LIMIT_S = 120.0  # of each; the longest takes 35 to 75 of processor time
 # What says nothing of the notebook: progress bars can't be widgets, and ipykernel on its own end.
 NOTEBOOK_WARNINGS = (
     "ignore:IProgress not found",

@@ -1,16 +1,18 @@
 """What a person sees and does in the stock MLflow UI, in a real browser."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from conftest import need
+from conftest import fill, need
 from mlflow import MlflowClient
 from payloads import PAYLOADS
 from servers import mlflow_server
@@ -23,6 +25,9 @@ from mlflow_meta.services.train import train
 from mlflow_meta.store import MlflowStore
 from mlflow_meta.store.suggested import note
 from mlflow_meta.trials import Suggestion, Suggestions
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 OF_A_NOTE = {"p", "strong", "code", "table", "thead", "tbody", "tr", "th", "td", "a", "br"}
 NOTE = """() => {
@@ -40,9 +45,24 @@ NOTE = """() => {
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@contextmanager
-def ui(store: MlflowStore) -> Iterator[tuple[str, Any]]:
-    """A server on the store, and an empty page of a browser."""
+@pytest.fixture(scope="module")
+def store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> MlflowStore:
+    """A store with a champion, for all of these tests: each suggests for its own experiment."""
+    folder = tmp_path_factory.mktemp("ui")
+    uri = f"sqlite:///{shutil.copy(empty_database, folder / 'mlflow.db')}"
+    client = MlflowClient(uri)
+    fill(client, folder)
+    for name in ("approved", "hostile"):
+        client.create_experiment(name, artifact_location=(folder / name).as_uri())
+    store = MlflowStore(uri)
+    harvest(store)
+    train(store, metric="val_loss", kinds=["transfer"])
+    return store
+
+
+@pytest.fixture(scope="module")
+def ui(store: MlflowStore) -> Iterator[tuple[str, Page]]:
+    """A server on the store, and a page of a browser, which keeps what it has downloaded."""
     need(importlib.util.find_spec("playwright"), "playwright is not installed")
     need(shutil.which("chromium"), "no Chromium is installed (apt-get install chromium)")
     from screenshots import chromium
@@ -51,25 +71,34 @@ def ui(store: MlflowStore) -> Iterator[tuple[str, Any]]:
         yield url, page
 
 
-def suggested(store: MlflowStore, n: int) -> Suggestions:
-    harvest(store)
-    train(store, metric="val_loss")
-    return suggest(store, "sweep-a", n=n)
+@pytest.fixture
+def url(ui: tuple[str, Page]) -> str:
+    return ui[0]
+
+
+@pytest.fixture
+def page(ui: tuple[str, Page]) -> Iterator[Page]:
+    """An empty one, of a test's own."""
+    page = ui[1].context.new_page()
+    yield page
+    page.close()
+
+
+def experiment_id(store: MlflowStore, name: str) -> str:
+    return str(store.client.get_experiment_by_name(name).experiment_id)
 
 
 def test_suggested_runs_are_on_top_in_order_and_sort_by_what_is_predicted(
-    store: MlflowStore, client: MlflowClient
+    store: MlflowStore, url: str, page: Page
 ) -> None:
-    found = suggested(store, 11)
-    experiment = client.get_experiment_by_name("sweep-a").experiment_id
-    with ui(store) as (url, page):
-        from screenshots import runs_table, sort_table
+    from screenshots import runs_table, sort_table
 
-        page.set_viewport_size({"width": 2000, "height": 900})
-        rows = runs_table(page, url, experiment)
-        seen = runs_table(page, url, experiment, found.view)
-        ranked = [sort_table(page, "metrics.`mlflow_meta.rank`") for _ in "12"]
-        ascending, descending = (sort_table(page, "metrics.`predicted_val_loss`") for _ in "12")
+    found = suggest(store, "sweep-a", n=11)
+    page.set_viewport_size({"width": 2000, "height": 900})
+    rows = runs_table(page, url, experiment_id(store, "sweep-a"))
+    seen = runs_table(page, url, experiment_id(store, "sweep-a"), found.view)
+    ranked = [sort_table(page, "metrics.`mlflow_meta.rank`") for _ in "12"]
+    ascending, descending = (sort_table(page, "metrics.`predicted_val_loss`") for _ in "12")
     assert [row["run_id"] for row in rows[:11]] == list(found.run_ids)
     ranks = [str(rank) for rank in range(1, 12)]
     assert [row["mlflow_meta.rank"] for row in seen[:11]] == ranks, "as numbers: 2 before 10"
@@ -92,63 +121,65 @@ def _means(found: Suggestions) -> list[float]:
 
 
 def test_a_run_that_is_approved_in_the_ui_is_trained_and_no_other(
-    store: MlflowStore, client: MlflowClient
+    store: MlflowStore, url: str, page: Page
 ) -> None:
-    found = suggested(store, 2)
-    experiment = client.get_experiment_by_name("sweep-a").experiment_id
-    with ui(store) as (url, page):
-        from screenshots import run_page
+    from screenshots import run_page
 
-        run_page(page, url, experiment, found.run_ids[1])
-        page.get_by_role("button", name="Edit tags").click()
-        dialog = page.get_by_role("dialog")
-        dialog.get_by_role("combobox").first.click()
-        page.keyboard.type("mlflow_meta.decision")
-        page.keyboard.press("Enter")
-        dialog.get_by_label("Value").first.click()
-        page.keyboard.type("approve")
-        dialog.get_by_role("button", name="Add tag").click()
-        dialog.get_by_role("button", name="Save tags").click()
-        dialog.wait_for(state="hidden")
+    client = store.client
+    found = suggest(store, "approved", n=2)
+    run_page(page, url, experiment_id(store, "approved"), found.run_ids[1])
+    page.get_by_role("button", name="Edit tags").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox").first.click()
+    page.keyboard.type("mlflow_meta.decision")
+    page.keyboard.press("Enter")
+    dialog.get_by_label("Value").first.click()
+    page.keyboard.type("approve")
+    dialog.get_by_role("button", name="Add tag").click()
+    dialog.get_by_role("button", name="Save tags").click()
+    dialog.wait_for(state="hidden")
     assert client.get_run(found.run_ids[1]).data.tags["mlflow_meta.decision"] == "approve"
-    command = ["work", "-e", "sweep-a", "--require-approval", "--json", "--tracking-uri", store.uri]
-    done = CliRunner().invoke(main, [*command, "--", sys.executable, "-c", "pass"])
+    command = ["work", "-e", "approved", "--require-approval", "--json"]
+    trainer = ["--tracking-uri", store.uri, "--", sys.executable, "-c", "pass"]
+    done = CliRunner().invoke(main, [*command, *trainer])
     assert [run["run_id"] for run in json.loads(done.stdout)["runs"]] == [found.run_ids[1]]
     status = [client.get_run(run_id).info.status for run_id in found.run_ids]
     assert status == ["SCHEDULED", "FINISHED"]
 
 
-def test_the_batch_has_a_report_that_the_ui_draws(store: MlflowStore, client: MlflowClient) -> None:
-    found = suggested(store, 3)
-    batch = client.get_run(found.run_id)
-    said: list[str] = []
-    with ui(store) as (url, page):
-        from screenshots import run_page
+def test_the_batch_has_a_report_that_the_ui_draws(store: MlflowStore, url: str, page: Page) -> None:
+    from screenshots import run_page
 
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: said.append(message.text))
-        run = f"/#/experiments/{batch.info.experiment_id}/runs/{found.run_id}"
-        page.goto(f"{url}{run}/artifacts/report.html")
-        report = page.frame_locator("iframe.mlflow-html-iframe, iframe#html").first
-        report.locator("#parallel .suggested").first.wait_for()
-        assert report.locator("#parallel .suggested").count() == 3
-        assert report.locator("#budget .interval").count() == 3
-        report.get_by_role("button", name="predicted val_loss").click()
-        assert report.locator("th[aria-sort=ascending]").count() == 1
-        run_page(page, url, batch.info.experiment_id, found.run_id)
-        assert "3 suggestions for sweep-a, chosen by" in page.inner_text("main")
-        link = page.get_by_role("link", name="see them in their experiment")
-        assert link.get_attribute("href") == found.view.removeprefix("/")
+    found = suggest(store, "sweep-b", n=3)
+    batch = store.client.get_run(found.run_id)
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda message: said.append(message.text))
+    run = f"/#/experiments/{batch.info.experiment_id}/runs/{found.run_id}"
+    page.goto(f"{url}{run}/artifacts/report.html")
+    report = page.frame_locator("iframe.mlflow-html-iframe, iframe#html").first
+    report.locator("#parallel .suggested").first.wait_for()
+    assert report.locator("#parallel .suggested").count() == 3
+    assert report.locator("#budget .interval").count() == 3
+    report.get_by_role("button", name="predicted val_loss").click()
+    assert report.locator("th[aria-sort=ascending]").count() == 1
+    run_page(page, url, batch.info.experiment_id, found.run_id)
+    assert "3 suggestions for sweep-b, chosen by" in page.inner_text("main")
+    link = page.get_by_role("link", name="see them in their experiment")
+    assert link.get_attribute("href") == found.view.removeprefix("/")
     # The harness runs in every frame, and asks for a storage that a sandbox does not have.
     ours = [words for words in said if "localStorage" not in words]
     assert not [words for words in ours if "Content Security" in words or "Error" in words]
-    assert {"report.html", "params.png"} <= {f.path for f in client.list_artifacts(found.run_id)}
+    files = {file.path for file in store.client.list_artifacts(found.run_id)}
+    assert {"report.html", "params.png"} <= files
 
 
 def test_what_a_run_says_does_nothing_in_the_descriptions(
-    store: MlflowStore, client: MlflowClient
+    store: MlflowStore, url: str, page: Page
 ) -> None:
-    experiment = client.get_experiment_by_name("sweep-a").experiment_id
+    from screenshots import run_page
+
+    experiment = experiment_id(store, "hostile")
     parts = [PAYLOADS[i : i + 12] for i in range(0, len(PAYLOADS), 12)]
     run_ids = []
     for part in parts:
@@ -157,24 +188,21 @@ def test_what_a_run_says_does_nothing_in_the_descriptions(
         said = [f"Nearest {shown.code(text)}." for text in part]
         title = f"Suggestion 1 for {shown.code(part[0])}"
         text = note(item, part[-1], title=title, said=said)
-        run = client.create_run(experiment, tags={"mlflow.note.content": text})
+        run = store.client.create_run(experiment, tags={"mlflow.note.content": text})
         run_ids.append(run.info.run_id)
     asked: list[str] = []
-    with ui(store) as (url, page):
-        from screenshots import run_page
-
-        page.on("dialog", lambda dialog: (asked.append("dialog"), dialog.dismiss()))
-        page.on("request", lambda request: asked.append(request.url))
-        for part, run_id in zip(parts, run_ids, strict=True):
-            page.goto("about:blank")
-            run_page(page, url, experiment, run_id)
-            seen = page.evaluate(NOTE)
-            assert seen["hit"] is None
-            assert set(seen["tags"]) <= OF_A_NOTE, f"not ours: {set(seen['tags']) - OF_A_NOTE}"
-            assert not seen["links"]
-            for text in part:
-                words = " ".join(shown.cut(text, shown.MAX_SHOWN).split())
-                assert words.replace("`", "'") in " ".join(seen["text"].split()).replace("`", "'")
+    page.on("dialog", lambda dialog: (asked.append("dialog"), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url))
+    for part, run_id in zip(parts, run_ids, strict=True):
+        page.goto("about:blank")
+        run_page(page, url, experiment, run_id)
+        seen = page.evaluate(NOTE)
+        assert seen["hit"] is None
+        assert set(seen["tags"]) <= OF_A_NOTE, f"not ours: {set(seen['tags']) - OF_A_NOTE}"
+        assert not seen["links"]
+        for text in part:
+            words = " ".join(shown.cut(text, shown.MAX_SHOWN).split())
+            assert words.replace("`", "'") in " ".join(seen["text"].split()).replace("`", "'")
     assert "dialog" not in asked
     assert not [address for address in asked if ":9/" in address or "evil" in address]
     assert not [address for address in asked if "/hit" in address]

@@ -32,7 +32,7 @@ from mlflow_meta.store.sweep import sweep
 
 pytestmark = pytest.mark.slow
 
-SOAK_S = 600.0 if nightly() else 60.0
+SOAK_S = 600.0 if nightly() else 40.0
 FAULTS = 0.05  # of all requests
 LEASE_S = 6.0
 PLAN_EVERY_S = 3.0
