@@ -59,6 +59,9 @@ class Limits:
         return {**asdict(self), "hardware": dict(self.hardware)}
 
 
+ANY = Limits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """What may be spent on a batch, and what tells how long each run takes."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from mlflow_meta.cli import main
 from mlflow_meta.store import names
@@ -158,3 +160,46 @@ def test_what_is_predicted_of_time_is_no_result_of_a_run(uri: str) -> None:
     assert shown.exit_code == 0
     assert "val_loss" in shown.stdout
     assert names.PREDICTED_DURATION not in shown.stdout
+
+
+def test_cycle_and_tune_keep_to_limits_of_time_too(uri: str, tmp_path: Path) -> None:
+    longest = min(seconds(found("-n", "4", "--dry-run"))) / 2
+    path = shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "own.db")
+    client, at = MlflowClient(f"sqlite:///{path}"), ["--tracking-uri", f"sqlite:///{path}"]
+    waited = {run.info.run_id for run in waiting(client)}
+    limits = ["--metric", "val_loss", "--max-duration", f"{longest}s"]
+    cycle = ["cycle", "-e", "timed", "--kind", "transfer", *limits, *at]
+    for n in (1, 3):
+        done = CliRunner().invoke(main, [*cycle, "-n", str(len(waited) + n)])
+        assert done.exit_code == 0, done.output
+    assert f"Scheduled 2 runs, beside {len(waited) + 1} that waited already." in done.stdout
+    added = [run for run in waiting(client) if run.info.run_id not in waited]
+    assert len(added) == 3
+    assert max(run.data.metrics[names.PREDICTED_DURATION] for run in added) <= longest
+    program = ["--", sys.executable, "-c", "pass"]
+    tune = ["tune", "-e", "timed", "--json", "-n", "2", "--rounds", "1", *limits, *at, *program]
+    done = CliRunner().invoke(main, tune)
+    assert done.exit_code == 0, done.output
+    (turn,) = json.loads(done.stdout)["rounds"]
+    trained = [client.get_run(run_id) for run_id in turn["run_ids"]]
+    assert len(trained) == 2
+    assert max(run.data.metrics[names.PREDICTED_DURATION] for run in trained) <= longest
+
+
+def test_cycle_says_that_no_limit_is_kept_where_nothing_is_known_yet(sqlite_uri: str) -> None:
+    client = MlflowClient(sqlite_uri)
+    experiment_id = client.create_experiment("young")
+    for lr in ("0.1", "0.01"):
+        run_id = client.create_run(experiment_id).info.run_id
+        client.log_param(run_id, "lr", lr)
+        client.log_metric(run_id, "val_loss", float(lr))
+        client.set_terminated(run_id)
+    command = ["cycle", "-e", "young", "-n", "2", "--metric", "val_loss", "--budget", "1h"]
+    done = CliRunner().invoke(main, [*command, "--tracking-uri", sqlite_uri])
+    assert done.exit_code == 0, done.output
+    assert "these may exceed the limits of time" in done.stderr
+
+
+def waiting(client: MlflowClient) -> list[Run]:
+    experiment_id = client.get_experiment_by_name("timed").experiment_id
+    return [r for r in client.search_runs([experiment_id]) if r.info.status == "SCHEDULED"]

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlflow_meta.effort import Limits
     from mlflow_meta.space import SearchSpace
     from mlflow_meta.store.hardware.values import Fact
     from mlflow_meta.trials import Direction
@@ -54,6 +55,20 @@ def read_hardware(text: str | None) -> dict[str, Fact]:
             )
         found |= {f"hardware.{key}": fact for key, fact in facts.items()}
     return found
+
+
+def read_limits(
+    budget: float | None, max_duration: float | None, hardware: str | None, *, per_hour: bool
+) -> Limits:
+    """The options of `options.limits` as the library has them."""
+    from mlflow_meta.effort import Limits
+
+    return Limits(
+        longest_s=max_duration,
+        budget_s=budget,
+        is_per_hour=per_hour,
+        hardware=read_hardware(hardware),
+    )
 
 
 def read_direction(text: str | None) -> Direction | None:

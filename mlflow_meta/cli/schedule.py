@@ -13,7 +13,7 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.cli.lock import alone
-from mlflow_meta.cli.reading import read_direction, read_space
+from mlflow_meta.cli.reading import read_direction, read_limits, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.suggest import address_of
 from mlflow_meta.cli.terminal import echo, say_next
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.improving
+@options.limits
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS),
               help="As of `train`.")  # fmt: skip
 @options.no_lock
@@ -43,6 +44,10 @@ def cycle(  # noqa: PLR0913 - one argument an option
     learn_from: Sequence[str],
     space_path: Path | None,
     where: Sequence[str],
+    budget: float | None,
+    max_duration: float | None,
+    per_hour: bool,
+    hardware: str | None,
     kinds: Sequence[str],
     address: str | None,
     no_lock: bool,
@@ -53,7 +58,8 @@ def cycle(  # noqa: PLR0913 - one argument an option
     """Harvest, monitor, promote, train and suggest, so that -n suggestions wait for workers.
 
     The one command for cron: what need not be done is left out, and while another cycle of the
-    same experiment is at work it leaves with exit code 75.
+    same experiment is at work it leaves with exit code 75. A --budget is what the suggestions
+    that it adds may take together.
 
     \b
     Example:
@@ -63,6 +69,7 @@ def cycle(  # noqa: PLR0913 - one argument an option
         mlflow-meta work -e sweep-7 -- python train.py
     """
     given = read_space(space_path)
+    limits = read_limits(budget, max_duration, hardware, per_hour=per_hour)
     with nullcontext() if no_lock else alone("cycle", tracking_uri, experiment_name):
         store = open_store(tracking_uri, database=store_uri)
         from mlflow_meta.cli import show_schedule
@@ -80,6 +87,7 @@ def cycle(  # noqa: PLR0913 - one argument an option
                 learn_from=learn_from,
                 space=given,
                 where=where,
+                limits=limits,
                 kinds=kinds,
                 cluster=cluster,
                 progress=say,

@@ -50,7 +50,8 @@ def cycle(done: Cycle) -> None:
         if done.suggestions.is_repeated:
             echo("These were suggested before, and nothing was learned since: none was scheduled.")
         else:
-            echo(f"Scheduled {show.runs(len(done.suggestions.run_ids))}.")
+            beside = f", beside {done.n_waiting} that waited already" if done.n_waiting else ""
+            echo(f"Scheduled {show.runs(len(done.suggestions.run_ids))}{beside}.")
     of_suggestions = done.suggestions.remarks if done.suggestions else ()
     for remark in (*done.remarks, *of_suggestions):
         echo(remark, err=True)

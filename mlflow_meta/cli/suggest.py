@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.lock import alone
-from mlflow_meta.cli.reading import generator, read_direction, read_hardware, read_space
+from mlflow_meta.cli.reading import generator, read_direction, read_limits, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.terminal import echo, say_next
 
@@ -124,12 +124,11 @@ def suggest(  # noqa: PLR0913 - one argument an option
     """
     _check_usage(click.get_current_context())
     given = read_space(space_path)
-    supposed = read_hardware(hardware)
+    limits = read_limits(budget, max_duration, hardware, per_hour=per_hour)
     is_alone = dry_run or no_lock
     with nullcontext() if is_alone else alone("suggest", tracking_uri, experiment_name):
         store = open_store(tracking_uri)
         from mlflow_meta.cli import show, show_tuning
-        from mlflow_meta.effort import Limits
         from mlflow_meta.services.explore import explore as cover
         from mlflow_meta.services.suggest import suggest as run
         from mlflow_meta.services.suggest import suggest_again
@@ -154,9 +153,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
             else:
                 how: dict[str, Any] = {"model_name": model_name, "search_s": search_for}
                 how["also"] = also
-                how["limits"] = Limits(
-                    longest_s=max_duration, budget_s=budget, is_per_hour=per_hour, hardware=supposed
-                )
+                how["limits"] = limits
                 how["spread"] = cluster.spread if cluster else None
                 found = run(store, experiment_name, task=task, progress=say, **how, **asked)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_meta.cli import options
-from mlflow_meta.cli.reading import generator, read_direction, read_gpus, read_space
+from mlflow_meta.cli.reading import generator, read_direction, read_gpus, read_limits, read_space
 from mlflow_meta.cli.running import (
     STDERR,
     emit,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.improving
+@options.limits
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True,
               help="How often to harvest, train, suggest and work.")  # fmt: skip
 @click.option("--seed", type=int, help="Equal seeds and results give equal suggestions.")
@@ -47,6 +48,10 @@ def tune(  # noqa: PLR0913 - one argument an option
     learn_from: Sequence[str],
     space_path: Path | None,
     where: Sequence[str],
+    budget: float | None,
+    max_duration: float | None,
+    per_hour: bool,
+    hardware: str | None,
     address: str | None,
     seed: int | None,
     concurrency: int,
@@ -58,7 +63,8 @@ def tune(  # noqa: PLR0913 - one argument an option
 ) -> None:
     """Harvest, train, suggest and work in a loop; COMMAND as for `work`.
 
-    From the second round on, the meta-model is updated rather than trained anew.
+    From the second round on, the meta-model is updated rather than trained anew. A --budget is
+    what the trainings of a round may take together.
 
     \b
     Example:
@@ -68,6 +74,7 @@ def tune(  # noqa: PLR0913 - one argument an option
         mlflow-meta report -e sweep-7
     """
     given = read_space(space_path)
+    limits = read_limits(budget, max_duration, hardware, per_hour=per_hour)
     store = open_store(tracking_uri, endless=True)
     from mlflow_meta.cli import show_report, show_tuning
     from mlflow_meta.loop import tune as run
@@ -88,6 +95,7 @@ def tune(  # noqa: PLR0913 - one argument an option
             learn_from=learn_from,
             space=given,
             where=where,
+            limits=limits,
             rules=rules,
             cluster=cluster,
             output=STDERR,

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlflow_meta.cluster import Cluster
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.effort import ANY, Limits
 from mlflow_meta.errors import Damaged, NoModel, TooLittle
 from mlflow_meta.loop.tuning import metrics_meant
 from mlflow_meta.services.explore import explore
@@ -26,6 +27,9 @@ from mlflow_meta.store.queue import began_ms, waiting
 from mlflow_meta.store.suggested import suggested_runs, undecided_in
 from mlflow_meta.trials import At, Direction, Objective, Suggestions
 
+_UNTIMED = (
+    "Without a meta-model nothing tells how long a run takes: these may exceed the limits of time."
+)
 MIN_FAILED = 3  # suggested runs in a row: where they have all failed, no more are added
 
 
@@ -65,6 +69,7 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
     learn_from: Sequence[str] = (),
     space: SearchSpace | None = None,
     where: Sequence[str] = (),
+    limits: Limits = ANY,
     kinds: Sequence[str] = (),
     cluster: Cluster | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -87,6 +92,8 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
         learn_from: Names of the experiments to learn from beside it; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
         where: Conditions that narrow the space.
+        limits: How long the suggestions that are added may take, and on what hardware. Without a
+            meta-model they are not kept to, which a remark says.
         kinds: Kinds of meta-model to compare, as `train` takes them.
         cluster: Where runs are read, meta-models compared and spaces searched; None for here.
         progress: Called with what is being done.
@@ -147,9 +154,10 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
     elif promotion or training:
         suggestions = suggest(
             store, experiment_name, n=n - n_waiting, model_name=name, space=space, where=where,
-            spread=cluster.spread if cluster else None, rng=rng, progress=progress,
+            limits=limits, spread=cluster.spread if cluster else None, rng=rng, progress=progress,
         )  # fmt: skip
     else:
+        remarks += [_UNTIMED] if limits.is_any else []
         suggestions = explore(
             store, experiment_name, n=n - n_waiting, metric=metric, direction=direction,
             space=space, where=where, rng=rng,

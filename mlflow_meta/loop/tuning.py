@@ -16,6 +16,7 @@ import numpy as np
 
 from mlflow_meta.cluster import Cluster
 from mlflow_meta.dataset import DEFAULT_TASKS
+from mlflow_meta.effort import ANY, Limits
 from mlflow_meta.errors import BadCommand
 from mlflow_meta.services.harvest import harvest
 from mlflow_meta.services.report import Report, report
@@ -75,6 +76,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
     learn_from: Sequence[str] = (),
     space: SearchSpace | None = None,
     where: Sequence[str] = (),
+    limits: Limits = ANY,
     rules: Rules | None = None,
     output: IO[str] | int | None = None,
     cluster: Cluster | None = None,
@@ -97,6 +99,7 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         learn_from: Names of the experiments to learn from beside it; none for all of the server.
         space: Where to search; None to infer it from the experiment's runs.
         where: Conditions that narrow the space, as `space.narrowed` takes them.
+        limits: How long the trainings of a round may take, and on what hardware.
         rules: How to work; None for one training after the other.
         output: Where the program's standard output goes, a file or its number; None for ours.
         cluster: Where runs are read, meta-models compared, spaces searched and programs run; None
@@ -141,8 +144,8 @@ def tune(  # noqa: PLR0913 - each is a choice of its own
         name = learned.objective.metric
         progress(f"round {turn} of {rounds}: searching")
         suggestions = suggest(
-            store, experiment_name, n=n, metric=name, space=space, where=where, rng=rng,
-            spread=cluster.spread if cluster else None, progress=progress,
+            store, experiment_name, n=n, metric=name, space=space, where=where,
+            limits=limits, rng=rng, spread=cluster.spread if cluster else None, progress=progress,
         )  # fmt: skip
         # Older suggestions may wait, too: what has learned from more runs is trained first.
         how = replace(rules or Rules(), first=frozenset(suggestions.run_ids))

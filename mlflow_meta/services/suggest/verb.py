@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from mlflow_meta.effort import Limits
+from mlflow_meta.effort import ANY, Limits
 from mlflow_meta.errors import StoreRefused
 from mlflow_meta.known import known_to, space_of, task_of
 from mlflow_meta.scheduling import (
@@ -33,8 +33,6 @@ from mlflow_meta.store import MlflowStore, names, plans, registry
 from mlflow_meta.store.ledger import Ledger
 from mlflow_meta.store.suggested import configs_of, suggested_runs, undecided_in
 from mlflow_meta.trials import Suggestions
-
-ANY = Limits()
 
 
 def suggest(  # noqa: PLR0913 - each is a choice of its own
