@@ -74,6 +74,18 @@ def test_cycles_keep_suggestions_waiting_and_leave_out_what_need_not_be_done(
     assert 0 <= seen["coverage_80"] <= 1
 
 
+def test_what_a_person_has_rejected_makes_room_for_another(ask: Ask, client: MlflowClient) -> None:
+    _, first = ask(*CYCLE, "-n", "2")
+    rejected, kept = first["run_ids"]
+    client.set_tag(rejected, "mlflow_meta.decision", "reject")
+    _, second = ask(*CYCLE, "-n", "2")
+    assert (second["n_waiting_before"], len(second["run_ids"])) == (1, 1)
+    status = {r: client.get_run(r).info.status for r in (rejected, kept, *second["run_ids"])}
+    assert list(status.values()) == ["KILLED", "SCHEDULED", "SCHEDULED"]
+    _, third = ask(*CYCLE, "-n", "2")
+    assert (third["n_waiting_before"], third["run_ids"]) == (2, [])
+
+
 def test_a_cycle_of_too_few_runs_covers_the_space_until_they_are_enough(
     sqlite_uri: str, client: MlflowClient
 ) -> None:

@@ -19,11 +19,11 @@ from mlflow_meta.services.monitor import Monitored, monitor
 from mlflow_meta.services.promote import Promotion, promote
 from mlflow_meta.services.suggest import suggest
 from mlflow_meta.services.train import Training, train
-from mlflow_meta.space import SearchSpace, narrowed
+from mlflow_meta.space import SearchSpace, Verdict, decision_of, narrowed
 from mlflow_meta.store import MlflowStore, Registered, names, registry
 from mlflow_meta.store.contract import Record
 from mlflow_meta.store.ledger import Ledger
-from mlflow_meta.store.queue import began_ms, waiting
+from mlflow_meta.store.queue import began_ms, is_rejected, waiting
 from mlflow_meta.store.suggested import suggested_runs, undecided_in
 from mlflow_meta.trials import At, Direction, Objective, Suggestions
 
@@ -138,7 +138,7 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
         except TooLittle as error:
             remarks.append(str(error))
     ledger = Ledger.known(store, store.experiment_id(experiment_name))
-    n_waiting = len(waiting(ledger)) if ledger else 0
+    n_waiting = _n_open(ledger) if ledger else 0
     before = suggested_runs(store, experiment_name)
     taken = _taken(before)
     failed = _failed_last(taken, max(n, MIN_FAILED))
@@ -173,10 +173,18 @@ def cycle(  # noqa: PLR0913 - each is a choice of its own
     )
 
 
+def _n_open(ledger: Ledger) -> int:
+    """How many suggestions wait that a worker may take: what was rejected is not among them."""
+    verdicts = [decision_of(run.tags).verdict for run in waiting(ledger)]
+    return sum(verdict is not Verdict.REJECTED for verdict in verdicts)
+
+
 def _taken(before: Sequence[Record]) -> list[Record]:
-    """The suggested runs that wait no longer, those that began first first."""
+    """The suggested runs that wait no longer or in vain, those that began first first."""
     records = [
-        record for record in before if record.status != "SCHEDULED" or names.CLAIM in record.params
+        record
+        for record in before
+        if record.status != "SCHEDULED" or names.CLAIM in record.params or is_rejected(record)
     ]
     return sorted(records, key=began_ms)
 
