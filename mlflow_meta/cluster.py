@@ -100,9 +100,7 @@ def dask_cluster(address: str) -> Iterator[Cluster]:
         from distributed import Client, KilledWorker, LocalCluster
         from distributed.comm.core import CommClosedError
     except ImportError as error:
-        raise NoCluster(
-            f"Dask is not installed here ({error}): pip install 'mlflow-meta[dask]'"
-        ) from error
+        raise NoCluster(f"Dask is not installed here ({error}): pip install distributed") from error
     from mlflow_meta.search.spread import spread_on
 
     with ExitStack() as stack:
@@ -178,8 +176,7 @@ def _check_versions(found: Mapping[str, Any]) -> None:
         raise NoCluster(
             "A cluster must have what is installed here, or results would differ, but "
             f"{'; '.join(odd[:MAX_TOLD])}{more}. Install the same there, such as by "
-            f"`pip install 'mlflow-meta[dask]=={here['mlflow-meta']}' -c constraints.txt`, and "
-            "restart them."
+            f"`pip install -c constraints.txt '.[dask]'` in the same checkout, and restart them."
         )
 
 

@@ -197,4 +197,4 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['mcp'] = None\nfrom mlflow_meta.cli import main; main(['mcp'])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (out.returncode, out.stdout) == (1, "")
-    assert "pip install 'mlflow-meta[mcp]'" in out.stderr and len(out.stderr.splitlines()) == 1
+    assert "pip install mcp" in out.stderr and len(out.stderr.splitlines()) == 1

@@ -43,7 +43,7 @@ KINDS = (
     multiple=True,
     metavar="PATTERN",
     help="Metrics whose whole curves are read, such as 'val_*'; repeat for several. With "
-    "--out, their points go beside it: FILE.curves.parquet.",
+    "--out runs.parquet, their points go to runs.curves.parquet.",
 )
 @click.option("--list-metrics", is_flag=True, help="Only list the metrics that are logged.")
 @click.option("--full", is_flag=True, help="Read all runs, also those that seem unchanged.")

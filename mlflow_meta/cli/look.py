@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.target
-@options.metric
+@options.seen
+@click.option("--metric", metavar="NAME", help="By default the one that was suggested for.")
 @options.direction
 @click.option(
     "--out",
@@ -73,7 +73,7 @@ def report(
 
 
 @click.command()
-@options.target
+@options.seen
 @options.metric
 @options.direction
 @options.at
@@ -136,7 +136,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
 @click.option(
     "-e", "--experiment-name", required=True, metavar="NAME", help="Whose params are explained."
 )
-@options.metric
+@options.predicted_metric()
 @click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")
 @options.tracking_uri
@@ -214,7 +214,7 @@ def doctor(dry_run: bool, tracking_uri: str | None, as_json: bool) -> None:
 @click.command()
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path),
               default=Path("mlflow-meta-demo"), show_default=True,
-              help="Where the demo's store goes; must be new.")  # fmt: skip
+              help="Where the demo's store goes; NAME-2 and so on where it is there.")  # fmt: skip
 @options.as_json
 @humane
 def demo(folder: Path, as_json: bool) -> None:

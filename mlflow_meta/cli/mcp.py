@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     help="Also offer the tool `schedule`, which writes SCHEDULED runs. Without it nothing writes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the tools as one JSON object instead.")
-@options.tracking_uri
+@options.tracking_uri_endless
 @humane
 def mcp(allow_writing: bool, as_json: bool, tracking_uri: str | None) -> None:
     """Serve assistants with tools of the Model Context Protocol, over stdin and stdout.
@@ -41,8 +41,7 @@ def mcp(allow_writing: bool, as_json: bool, tracking_uri: str | None) -> None:
         from mlflow_meta.mcp.server import server
     except ImportError as error:
         raise NotInstalled(
-            f"The MCP server needs what is not installed here ({error}): "
-            "pip install 'mlflow-meta[mcp]'"
+            f"The MCP server needs what is not installed here ({error}): pip install mcp"
         ) from error
     context = click.get_current_context()
 

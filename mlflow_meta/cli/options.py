@@ -8,20 +8,38 @@ from typing import Any
 
 import click
 
+from mlflow_meta.cli.values import Seconds, checked_address, checked_conditions
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 _DEADLINE = "mlflow_meta.deadline"
 
 
 def tracking_uri(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--tracking-uri`, and `--deadline` for `open_store`."""
+    return _at_server(
+        command,
+        "Give up after so long, as 30s or 5m, with exit code 75; by default where a server has not "
+        "answered for 10m.",
+    )
+
+
+def tracking_uri_endless(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of a command that goes on as long as there is work: `open_store(endless=True)`."""
+    return _at_server(
+        command,
+        "Give up where a server has not answered for so long, as 30s or 5m, with exit code 75; 10m "
+        "by default.",
+    )
+
+
+def _at_server(command: Callable[..., Any], deadline: str) -> Callable[..., Any]:
     command = click.option(
         "--deadline",
         type=Seconds(),
         metavar="TIME",
         expose_value=False,
         callback=_keep_deadline,
-        help="Give up after so long, as 30s or 5m, with exit code 75; by default where a server "
-        "has not answered for 10m.",
+        help=deadline,
     )(command)
     return click.option(
         "--tracking-uri",
@@ -57,20 +75,33 @@ def sources(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def target(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`-e/--experiment-name`, exactly one."""
+    """`-e/--experiment-name`, exactly one that is to be improved."""
     return click.option(
         "-e", "--experiment-name", required=True, metavar="NAME", help="The experiment to improve."
     )(command)
 
 
+def seen(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`-e/--experiment-name`, exactly one that is looked at."""
+    return click.option(
+        "-e", "--experiment-name", required=True, metavar="NAME", help="Which experiment."
+    )(command)
+
+
 def metric(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--metric`."""
+    """`--metric` of what learns from runs."""
     return click.option(
         "--metric",
         metavar="NAME[,NAME...]",
         help="Metric, or its spellings, of which a run's first counts. By default the experiments' "
         "primary metric.",
     )(command)
+
+
+def predicted_metric(more: str = "") -> Decorator:
+    """`--metric` of what asks a meta-model."""
+    told = "Metric of the meta-model; needed where there are several."
+    return click.option("--metric", metavar="NAME[,NAME...]", help=f"{told} {more}".strip())
 
 
 def direction(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,7 +120,8 @@ def at(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["last", "best"]),
         default="last",
         show_default=True,
-        help="Which value of a run's curve counts; for the best, harvest with --curves.",
+        help="Which value of a run's curve counts; the best needs `harvest --curves`, which `tune` "
+        "and `cycle` do by themselves.",
     )(command)
 
 
@@ -114,17 +146,6 @@ def space_file(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def _checked(_: click.Context, __: click.Parameter, address: str | None) -> str | None:
-    if address:
-        from mlflow_meta.cluster import check_address
-
-        try:
-            check_address(address)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-    return address
-
-
 def dask(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--dask`."""
     return click.option(
@@ -133,13 +154,13 @@ def dask(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="MLFLOW_META_DASK",
         show_envvar=True,
         metavar="ADDRESS",
-        callback=_checked,
+        callback=checked_address,
         help="Work on a cluster of Dask, with the same result: tcp://HOST:PORT of its scheduler, "
         "or local:4 for four processes here.",
     )(command)
 
 
-def count(default: int) -> Decorator:
+def count(default: int, what: str = "How many configurations.") -> Decorator:
     """`-n`."""
     return click.option(
         "-n",
@@ -147,7 +168,7 @@ def count(default: int) -> Decorator:
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="How many configurations.",
+        help=what,
     )
 
 
@@ -202,23 +223,11 @@ def lease(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def _conditions(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    if given:
-        from mlflow_meta.space.narrow import asked
-
-        try:
-            for text in given:
-                asked(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-    return given
-
-
 where = click.option(
     "--where",
     multiple=True,
     metavar="NAME=VALUES",
-    callback=_conditions,
+    callback=checked_conditions,
     help="Search a part only: model=mlp, batch!=32,64, lr=1e-4..1e-2 or lr<0.01 (also <=, >, >=); "
     "repeat for several conditions.",
 )
@@ -266,36 +275,16 @@ def store_uri(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-class Seconds(click.ParamType[float]):
-    """A time such as 90, 90s, 10m or 2h, in seconds."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The seconds; fails with a usage error."""
-        text = str(value).strip().lower()
-        factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
-        try:
-            seconds = float(text[:-1]) * factor if factor else float(text)
-        except ValueError:
-            seconds = -1
-        if not 0 < seconds < float("inf"):
-            self.fail(f"{value!r} is no time: write 90, 90s, 10m or 2h.", param, ctx)
-        return seconds
-
-
 def improving(command: Callable[..., Any]) -> Callable[..., Any]:
     """What `tune` and `cycle` have in common: which experiment, by what, from what, and where."""
     learn_from = click.option(
         "--learn-from",
         multiple=True,
         metavar="NAME",
-        help="Experiment to learn from; repeat for several. All by default.",
+        help="Experiment to learn from beside it; repeat for several. All by default.",
     )
     shared: list[Decorator] = [
-        target, count(5), metric, direction, at, tasks_by, learn_from, space_file, where, dask,
+        target, metric, direction, at, tasks_by, learn_from, space_file, where, dask,
     ]  # fmt: skip
     for option in reversed(shared):
         command = option(command)

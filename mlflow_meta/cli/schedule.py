@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.improving
+@options.count(5, "How many suggestions are to wait.")
 @options.limits
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS),
-              help="As of `train`.")  # fmt: skip
+              help="Compare only this kind of meta-model; repeat for several.")  # fmt: skip
 @options.no_lock
 @options.store_uri
 @options.tracking_uri
@@ -102,7 +103,7 @@ def cycle(  # noqa: PLR0913 - one argument an option
 
 
 @click.command()
-@options.metric
+@options.predicted_metric()
 @click.option(
     "--model-name", metavar="NAME", help="Registered model; mlflow-meta-METRIC by default."
 )

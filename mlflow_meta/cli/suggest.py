@@ -17,6 +17,7 @@ from mlflow_meta.cli.lock import alone
 from mlflow_meta.cli.reading import generator, read_direction, read_limits, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.terminal import echo, say_next
+from mlflow_meta.cli.values import Seconds
 
 if TYPE_CHECKING:
     from mlflow_meta.store import MlflowStore
@@ -34,7 +35,7 @@ _ASK_A_MODEL = {"task", "model_name", "from_run", "budget", "max_duration", "per
 @click.command()
 @options.target
 @options.count(5)
-@options.metric
+@options.predicted_metric("With --explore, by default the experiments' primary metric.")
 @click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
 @options.space_file
 @options.where
@@ -53,7 +54,7 @@ _ASK_A_MODEL = {"task", "model_name", "from_run", "budget", "max_duration", "per
     multiple=True,
     metavar="NAME[:DIRECTION]",
     help="Improve this too: duration, or a metric such as model_size or auc:maximize; repeat for "
-    "several. Suggestions are then of the Pareto front.",
+    "several. Suggestions are then of the Pareto front; not with limits of time.",
 )
 @click.option(
     "--price",
@@ -63,12 +64,16 @@ _ASK_A_MODEL = {"task", "model_name", "from_run", "budget", "max_duration", "per
 )
 @click.option(
     "--search-for",
-    type=options.Seconds(),
+    type=Seconds(),
     metavar="TIME",
     help="How long to search at most, as 30s or 5m; 10s by default. It ends sooner with a proof.",
 )
 @options.dask
-@click.option("--seed", type=int, help="Other seeds give other suggestions, equal ones the same.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Other seeds give other suggestions, equal ones the same; not with --more.",
+)
 @click.option("--more", is_flag=True, help="Other suggestions, although nothing new was learned.")
 @click.option(
     "--from",

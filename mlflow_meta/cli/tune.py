@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.improving
+@options.count(5, "How many configurations in each round.")
 @options.limits
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True,
               help="How often to harvest, train, suggest and work.")  # fmt: skip
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @options.concurrency
 @options.gpus
 @options.lease
-@options.tracking_uri
+@options.tracking_uri_endless
 @options.as_json
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @humane

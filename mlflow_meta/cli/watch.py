@@ -11,6 +11,7 @@ from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import read_direction
 from mlflow_meta.cli.running import emit, humane, open_store, working
 from mlflow_meta.cli.terminal import echo
+from mlflow_meta.cli.values import Seconds
 
 if TYPE_CHECKING:
     from mlflow_meta.services.watch import Watch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.target
+@options.seen
 @options.metric
 @options.direction
 @options.at
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
               help="With --stop: runs of other programs also get the status KILLED.")  # fmt: skip
 @click.option(
     "--poll",
-    type=options.Seconds(),
+    type=Seconds(),
     metavar="TIME",
     default="60s",
     show_default=True,

@@ -13,6 +13,7 @@ from mlflow_meta.cli import options
 from mlflow_meta.cli.reading import read_gpus
 from mlflow_meta.cli.running import STDERR, emit, humane, open_store
 from mlflow_meta.cli.terminal import echo, say_next
+from mlflow_meta.cli.values import Seconds
 
 if TYPE_CHECKING:
     from mlflow_meta.services.work import Execution, Rules
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 @click.option("--max-runs", type=click.IntRange(min=1), help="Take no more than so many runs.")
 @click.option(
     "--max-time",
-    type=options.Seconds(),
+    type=Seconds(),
     metavar="TIME",
     help="Take no more runs after so long, as 90m or 2h; what is in training then is finished.",
 )
 @click.option(
     "--poll",
-    type=options.Seconds(),
+    type=Seconds(),
     metavar="TIME",
     help="Where nothing waits, stay and look again after so long, as 30s: until stopped, or until "
     "--max-runs or --max-time.",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @options.lease
 @click.option("--project", metavar="URI", help="An MLflow Project to run instead of COMMAND.")
 @options.dry_run
-@options.tracking_uri
+@options.tracking_uri_endless
 @options.as_json
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @humane
