@@ -29,7 +29,7 @@ from mlflow_meta.acquisition import expected_improvement
 from mlflow_meta.models import MetaModel, Prediction
 from mlflow_meta.proposal import in_context
 from mlflow_meta.space import Categorical, SearchSpace
-from mlflow_meta.space.params import Param, is_active
+from mlflow_meta.space.params import is_active
 from mlflow_meta.trials import ConfigValue
 
 N_LEVELS = 32  # of a param with more values
@@ -98,12 +98,18 @@ class SearchEnv(gymnasium.Env[Observation, np.int64]):
             render_mode: None, or "ansi": `render` then tells the choices so far.
 
         Raises:
-            ValueError: If `n_levels < 2`.
+            ValueError: If `n_levels < 2`, or the space has constraints between params.
         """
         if n_levels < 2:
             raise ValueError(f"`n_levels >= 2` must hold, but got {n_levels}.")
+        if space.constraints:
+            told = "; ".join(constraint.text for constraint in space.constraints)
+            raise ValueError(
+                "Params are chosen one after the other here, which keeps to no constraint between "
+                f"them ({told}). Search with `propose`, or make a space without constraints."
+            )
         self.space, self.render_mode = space, render_mode
-        self.levels = {name: _levels(param, n_levels) for name, param in space.params.items()}
+        self.levels = {name: _levels(name, space, n_levels) for name in space.names}
         self._n_actions = max(map(len, self.levels.values()))
         self.action_space = gymnasium.spaces.Discrete(self._n_actions)
         shape = (3 * len(self.levels),)
@@ -183,11 +189,14 @@ class SearchEnv(gymnasium.Env[Observation, np.int64]):
         return seen.ravel()
 
 
-def _levels(param: Param, n_levels: int) -> list[ConfigValue]:
-    """The values of a param among which is chosen, in its order."""
+def _levels(name: str, space: SearchSpace, n_levels: int) -> list[ConfigValue]:
+    """The values of a param among which is chosen, in its order; with those that others need."""
+    param = space.params[name]
     if isinstance(param, Categorical) or param.n_values <= n_levels:
         return param.grid()
-    return list(dict.fromkeys(param.from_unit(np.linspace(0.0, 1.0, n_levels))))
+    asked = [value for child in space.params.values() for value in child.when.get(name, ())]
+    levels = {*param.from_unit(np.linspace(0.0, 1.0, n_levels)), *asked}
+    return sorted(levels, key=float)
 
 
 gymnasium.register(ID, entry_point="mlflow_meta.environment:SearchEnv")

@@ -14,10 +14,12 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 from mlflow.optuna.storage import MlflowStorage
+from optuna.distributions import IntDistribution
 from optuna.trial import Trial
 from optuna_integration import MLflowCallback
 
 from mlflow_meta.optuna import to_optuna
+from mlflow_meta.optuna.told import theirs
 from mlflow_meta.space import Categorical, Float, Integer, SearchSpace, infer
 from mlflow_meta.store import MlflowStore, by_optuna
 from mlflow_meta.store.rest import over, read_rest
@@ -156,3 +158,21 @@ def test_a_value_outside_of_its_distribution_makes_the_space_a_guess_again(
     assert infer(trials).space.params["share"] != SPACE.params["share"]
     trials.loc[0, ["params.share", "distribution.share"]] = [3.0, None]
     assert infer(trials).space.params["share"] == SPACE.params["share"]
+
+
+def test_runs_outside_of_the_given_space_are_no_trials(store: MlflowStore) -> None:
+    params = {"lr": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}
+    rule = {"parameters": params, "constraints": ["lr <= 0.01"]}
+    all_, some = (
+        to_optuna(store, "sweep-a", metric="val_loss", space=SearchSpace.from_dict(spec))
+        for spec in (params, rule)
+    )
+    assert 0 < len(some.trials) < len(all_.trials)
+    assert all(trial.params["lr"] <= 0.01 for trial in some.trials)
+
+
+@pytest.mark.parametrize("value", [2.7, "2.7", float("inf"), float("nan")])
+def test_what_is_no_whole_number_is_none_of_an_integer(value: float | str) -> None:
+    with pytest.raises(ValueError, match="is no whole number"):
+        theirs(value, IntDistribution(0, 10))
+    assert theirs("3", IntDistribution(0, 10)) == 3

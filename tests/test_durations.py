@@ -187,3 +187,8 @@ def test_a_budget_with_too_few_runs_to_learn_from_is_refused_and_not_forgotten()
         propose(
             trained("a", 5, 0), SPACE, task="a", n=3, rng=np.random.default_rng(0), budget_s=60.0
         )
+
+
+def test_runs_that_all_took_equally_long_are_told_as_that() -> None:
+    with pytest.raises(TooLittle, match="All 20 runs whose duration is known took equally long"):
+        Durations.learn(trained("a", 20, 0).assign(duration_s=10.0), SPACE)

@@ -168,3 +168,28 @@ def test_what_a_configuration_is_worth_may_be_its_expected_improvement(model: Me
 def test_a_param_with_one_level_only_makes_no_environment(model: MetaModel) -> None:
     with pytest.raises(ValueError, match="`n_levels >= 2` must hold, but got 1"):
         SearchEnv(model, SMALL, task=TASK, n_levels=1)
+
+
+def test_a_space_with_constraints_is_refused_as_they_would_not_be_kept(model: MetaModel) -> None:
+    params = {name: {"type": "int", "low": 1, "high": 9} for name in ("depth", "units")}
+    rules = ["depth + units <= 10"]
+    space = SearchSpace.from_dict({"parameters": params, "constraints": rules})
+    with pytest.raises(ValueError, match=r"no constraint between them \(depth \+ units <= 10\)"):
+        SearchEnv(model, space, task=TASK)
+
+
+def test_a_value_that_another_param_needs_is_a_level(model: MetaModel) -> None:
+    space = SearchSpace.from_dict(
+        {
+            "epochs": {"type": "int", "low": 1, "high": 100},
+            "depth": {"type": "int", "low": 1, "high": 3, "when": {"epochs": [3]}},
+        }
+    )
+    env = SearchEnv(model, space, task=TASK, n_levels=5)
+    levels = env.levels["epochs"]
+    assert 3 in levels
+    assert levels == sorted(levels)
+    _, info = env.reset()
+    env.step(levels.index(3))
+    _, _, ended, _, info = env.step(1)
+    assert (ended, info["config"]) == (True, {"epochs": 3, "depth": 2})

@@ -90,6 +90,17 @@ def test_the_region_is_named_as_people_write_it_with_its_evidence() -> None:
     assert "optimizer=sgd" in both and "lr>=0.0" in both
 
 
+def test_the_number_that_names_a_region_is_in_it() -> None:
+    space = SearchSpace.from_dict({"bytes": {"type": "int", "low": 1, "high": 2**22, "log": True}})
+    sizes = [2**k for k in range(10, 22) for _ in range(8)]
+    frame = pd.DataFrame({"params.bytes": sizes, "task": "t", "value": 0.0})
+    is_failed = frame["params.bytes"] >= 2**20
+    found = learn_failures(frame[~is_failed], frame[is_failed], space)
+    (avoided,) = found.regions
+    assert avoided.said == "bytes>=1048576"
+    assert (avoided.n_failed, avoided.n_runs) == (16, 16)
+
+
 def test_chances_are_what_they_say() -> None:
     model = learn_failures(*history(region, 400, 0), SPACE)
     configs = SPACE.sample(1000, np.random.default_rng(7))

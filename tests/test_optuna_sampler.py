@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -135,3 +136,62 @@ def test_a_sampler_knows_the_runs_of_other_experiments(store: MlflowStore) -> No
     runs = store.read(["sweep-b"]).frame
     good = runs.nsmallest(6, "metrics.val_loss")
     assert model in set(good["params.model"])
+
+
+def test_threads_of_a_study_are_not_given_what_another_was_given() -> None:
+    for seed in range(2):
+        study = optuna.create_study(sampler=MetaSampler(seed=seed))
+        study.optimize(lambda t: float(t.suggest_int("c", 0, 29)), n_trials=16, n_jobs=4)
+        asked = [t.params["c"] for t in study.trials if t.number >= 4]  # the first knew no param
+        assert len(asked) == len(set(asked))
+
+
+def test_what_the_history_has_of_the_study_itself_is_not_asked_again() -> None:
+    rows = [{"task": "s", "value": abs(c - 5.2), "params.c": c} for c in range(12)]
+    known = pd.DataFrame([row for row in rows if row["params.c"] not in (3, 7)])
+    study = optuna.create_study(study_name="s", sampler=MetaSampler(seed=0, history=known))
+    study.optimize(lambda t: abs(t.suggest_int("c", 0, 11) - 5.2), n_trials=2)
+    assert {t.params["c"] for t in study.trials} == {3, 7}
+
+
+def test_studies_of_one_name_that_share_a_sampler_are_equal() -> None:
+    sampler = MetaSampler(seed=0)
+    found = []
+    for _ in "12":
+        study = optuna.create_study(study_name="q", sampler=sampler)
+        study.optimize(lambda t: t.suggest_float("x", 0, 1) ** 2, n_trials=3)
+        found.append([t.params["x"] for t in study.trials])
+    assert found[0] == found[1]
+
+
+def test_the_constraints_of_a_space_are_kept_to() -> None:
+    params = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in ("x", "y")}
+    space = SearchSpace.from_dict({"parameters": params, "constraints": ["x + y >= 1"]})
+    study = optuna.create_study(sampler=MetaSampler(seed=0, space=space))
+    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=12)
+    assert all(t.params["x"] + t.params["y"] >= 1 for t in study.trials)
+
+
+def test_a_grid_whose_ends_are_a_rounding_error_too_near_is_searched() -> None:
+    study = optuna.create_study(sampler=MetaSampler(seed=0))
+    study.optimize(lambda t: t.suggest_float("x", 0.2, 0.3, step=0.1), n_trials=6)
+    assert {t.params["x"] for t in study.trials} == {0.2, 0.3}
+
+
+def test_choices_that_are_written_alike_are_told_apart() -> None:
+    study = optuna.create_study(sampler=MetaSampler(seed=0))
+    study.optimize(lambda t: float(type(t.suggest_categorical("c", [1, "1"])) is str), n_trials=8)
+    assert {type(t.params["c"]) for t in study.trials} == {int, str}
+
+
+def test_a_history_with_a_value_that_is_not_finite_is_refused_at_once() -> None:
+    known = pd.DataFrame({"task": ["a"] * 3, "value": [1.0, np.nan, np.inf], "params.x": [1, 2, 3]})
+    with pytest.raises(ValueError, match="but 2 of 3 are not"):
+        MetaSampler(history=known)
+
+
+def test_a_sampler_can_be_copied_as_when_it_is_sent_to_another_process() -> None:
+    sampler = copy.deepcopy(MetaSampler(seed=0))
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=2)
+    assert len(study.trials) == 2

@@ -165,6 +165,18 @@ def test_a_request_is_withdrawn_where_a_run_may_beat_the_best_after_all(
     assert not seen.is_asked_to_stop
 
 
+def test_a_request_stays_where_nothing_is_known_any_more(
+    sweep: MlflowStore, client: MlflowClient
+) -> None:
+    run_id = add(client, "on and on", curve(*HOPELESS, 20))
+    watch(sweep, "sweep", metric="accuracy", action=Action.STOP)
+    asked = client.get_run(run_id).data.tags[names.STOP]
+    client.log_metric(run_id, "accuracy", -4.5, step=LENGTH + 5)  # longer than all that finished
+    (seen,) = watch(sweep, "sweep", metric="accuracy", action=Action.STOP).runs
+    assert (seen.outlook.standing, seen.is_asked_to_stop) == (Standing.UNKNOWN, True)
+    assert client.get_run(run_id).data.tags[names.STOP] == asked != ""
+
+
 def test_the_command_tells_and_kills_only_what_it_is_told_to(
     sweep: MlflowStore, client: MlflowClient
 ) -> None:

@@ -106,7 +106,13 @@ class Durations:
         log_seconds = np.log(np.maximum(seconds[known], LEAST_S))
         hardware = HardwareEffect.learn(timed, log_seconds, space)
         model = ZOO["transfer"]()
-        model.learn(timed.assign(value=log_seconds - hardware.at(timed)), space)
+        try:
+            model.learn(timed.assign(value=log_seconds - hardware.at(timed)), space)
+        except TooLittle as error:
+            raise TooLittle(
+                f"All {len(timed)} runs whose duration is known took equally long within their "
+                "task, so nothing tells what takes longer. Leave out what is asked about time."
+            ) from error
         return cls(model, hardware)
 
     def seconds(self, frame: pd.DataFrame) -> Vector:

@@ -239,10 +239,18 @@ def _edges(configs: Sequence[Config], space: SearchSpace) -> dict[str, Mask]:
         known = np.unique(numbers[np.isfinite(numbers)])
         places = np.unique(np.linspace(0, len(known) - 1, MAX_CUTS).astype(int))
         for cut in known[places] if len(known) > 1 else ():
-            shown = f"{cut:.6g}"
-            edges[f"{name}>={shown}"] = numbers >= cut
-            edges[f"{name}<={shown}"] = numbers <= cut
+            for relation, mask in ((">=", numbers >= cut), ("<=", numbers <= cut)):
+                edges[f"{name}{relation}{_digits(cut, relation, numbers, mask)}"] = mask
     return edges
+
+
+def _digits(cut: float, relation: str, numbers: Vector, mask: Mask) -> str:
+    """`cut` with no more than 6 digits, where that says the same of all numbers; else in full."""
+    short = f"{cut:.6g}"
+    said = numbers >= float(short) if relation == ">=" else numbers <= float(short)
+    if np.array_equal(said, mask):
+        return short
+    return str(int(cut)) if cut.is_integer() else repr(float(cut))
 
 
 def _surest(edges: Mapping[str, Mask], y: Mask, left: Mask) -> tuple[str, Mask] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
@@ -20,7 +21,7 @@ from mlflow_meta.errors import Exhausted, NothingToLearn
 from mlflow_meta.models import ZOO
 from mlflow_meta.models.meta_model import MIN_TRIALS
 from mlflow_meta.optuna import told
-from mlflow_meta.proposal import choose_batch, spread_out
+from mlflow_meta.proposal import choose_batch, spread_out, tried_on
 from mlflow_meta.space import Param, SearchSpace, conditioned, infer
 from mlflow_meta.store import MlflowStore
 from mlflow_meta.trials import Config, Direction
@@ -34,12 +35,12 @@ class _Chosen:
     """Configurations that were chosen together and wait to be asked for.
 
     Attributes:
-        study: The study's name.
+        study: Which study they are for, as `_key` tells.
         space: Where they were chosen.
         waiting: The best first.
     """
 
-    study: str = ""
+    study: tuple[int, int] | None = None
     space: SearchSpace | None = None
     waiting: deque[Config] = field(default_factory=deque)
 
@@ -50,7 +51,8 @@ class MetaSampler(BaseSampler):
     The params are chosen together: all that the study's trials have asked for, under the conditions
     that those and the history show, and before its first trial is over those of the history. A
     param that nobody has asked for before is random. Of values that are waited for it is known that
-    they were asked. One objective only; constraints and pruned values are not looked at.
+    they were asked. One objective only; a study's `constraints_func` and pruned values are not
+    looked at, but the constraints of a `space` are kept to.
 
     A trial's choice depends on the seed, its number and what is known, so that equal studies are
     equal, and parallel ones differ without being reseeded. The model is asked anew once a tenth
@@ -82,17 +84,33 @@ class MetaSampler(BaseSampler):
                 the history.
 
         Raises:
-            ValueError: If the history lacks a column.
+            ValueError: If the history lacks a column, or a value of it is not finite.
         """
         if history is not None and (missing := {"task", "value"} - set(history)):
             raise ValueError(
                 f"A history needs the columns task and value, but {sorted(missing)} is missing."
             )
+        if history is not None:
+            n_odd = int((~np.isfinite(history["value"].to_numpy(float))).sum())
+            if n_odd:
+                raise ValueError(
+                    f"Every value of a history must be finite, but {n_odd} of {len(history)} are "
+                    "not. Leave those rows out."
+                )
         self._entropy = np.random.SeedSequence(seed).entropy
         self._history = history
         self._expected = _bare(space) if space else _inferred(history)
+        self._constraints = space.constraints if space else ()
         self._chosen = _Chosen()
-        self._given: dict[int, Config] = {}  # trial number -> what was chosen for it
+        self._given: dict[tuple[int, int, int], Config] = {}  # study, trial -> what it was given
+        self._choosing = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_choosing"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._choosing = threading.Lock()
 
     @classmethod
     def from_mlflow(
@@ -131,13 +149,14 @@ class MetaSampler(BaseSampler):
     ) -> dict[str, Any]:
         """A configuration of `search_space`, without what does not exist under its choices."""
         _check_single(study)
-        trials = study.get_trials(deepcopy=False)
-        known = told.together(self._history, told.frame_of(study, trials))
-        space = self._space(search_space, known)
-        if space is None:
-            return {}
-        config = self._next(study, trial, trials, known, space)
-        self._given[trial.number] = config
+        with self._choosing:  # threads of a study know what the others have been given
+            trials = study.get_trials(deepcopy=False)
+            known = told.together(self._history, told.frame_of(study, trials))
+            space = self._space(search_space, known)
+            if space is None:
+                return {}
+            config = self._next(study, trial, trials, known, space)
+            self._given[(*_key(study), trial.number)] = config
         return {
             name: told.theirs(value, search_space[name])
             for name, value in config.items()
@@ -156,9 +175,9 @@ class MetaSampler(BaseSampler):
         rng = self._rng(trial, param_name)
         param = told.param_of(param_distribution)
         if param is None:
-            assert isinstance(param_distribution, CategoricalDistribution)
-            return param_distribution.choices[int(rng.integers(len(param_distribution.choices)))]
-        wanted = self._given.get(trial.number, {}).get(param_name)
+            plain = RandomSampler(seed=int(rng.integers(2**31)))
+            return plain.sample_independent(study, trial, param_name, param_distribution)
+        wanted = self._given.get((*_key(study), trial.number), {}).get(param_name)
         near = None if wanted is None else param.nearest(wanted)
         return told.theirs(param.sample(1, rng)[0] if near is None else near, param_distribution)
 
@@ -170,7 +189,7 @@ class MetaSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Forget what was chosen for the trial: from here on its params say it."""
-        self._given.pop(trial.number, None)
+        self._given.pop((*_key(study), trial.number), None)
 
     def _rng(self, trial: FrozenTrial, purpose: str) -> np.random.Generator:
         assert self._entropy is not None
@@ -188,6 +207,8 @@ class MetaSampler(BaseSampler):
         if not params:
             return None
         space = conditioned(params, known)
+        kept = tuple(c for c in self._constraints if c.names <= set(space.params))
+        space = SearchSpace(space.params, kept)
         if not own:
             return space
         # The objective asks for these; for others only under a choice that it has not made yet.
@@ -203,19 +224,21 @@ class MetaSampler(BaseSampler):
     ) -> Config:
         """The next of those that were chosen together; chosen anew where none is left."""
         chosen = self._chosen
-        is_other = chosen.study != study.study_name or chosen.space != space
+        is_other = chosen.study != _key(study) or chosen.space != space
         if is_other or not chosen.waiting:
             rng = self._rng(trial, "")
             n_own = int((known["task"].astype(str) == study.study_name).sum())
             n = max(MIN_TOGETHER, round(SHARE_TOGETHER * n_own), MIN_TRIALS - len(known))
-            tried = [
-                self._given.get(t.number) or told.config_of(t)
+            given = [
+                self._given.get((*_key(study), t.number)) or told.config_of(t)
                 for t in trials
                 if t.number != trial.number
             ]
-            tried = [config for config in map(space.active, tried) if config]
+            # The history may have runs of the task, too.
+            asked = map(space.active, [*tried_on(known, study.study_name), *given])
+            tried = [config for config in asked if config]
             found = _choose(known, space, study.study_name, n, tried, rng)
-            self._chosen = chosen = _Chosen(study.study_name, space, deque(found))
+            self._chosen = chosen = _Chosen(_key(study), space, deque(found))
         return chosen.waiting.popleft()
 
 
@@ -252,6 +275,11 @@ def _inferred(history: pd.DataFrame | None) -> dict[str, Param]:
 def _bare(space: SearchSpace) -> dict[str, Param]:
     """The params without conditions."""
     return {name: replace(param, when={}) for name, param in space.params.items()}
+
+
+def _key(study: Study) -> tuple[int, int]:
+    """Which study it is, for as long as the process lives: several may have one name."""
+    return id(study._storage), study._study_id
 
 
 def _check_single(study: Study) -> None:

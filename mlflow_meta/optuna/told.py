@@ -39,14 +39,21 @@ def theirs(value: ConfigValue, distribution: BaseDistribution) -> Any:
     """A value of `param_of(distribution)`, or the text that MLflow keeps, as Optuna has it.
 
     Raises:
-        ValueError: If it is none of the choices, or no number.
+        ValueError: If it is none of the choices, no number, or for an integer no whole one.
     """
     if isinstance(distribution, CategoricalDistribution):
-        for choice in distribution.choices:
-            if same(plain_choice(choice), value) or str(choice) == value:
-                return choice
-        raise ValueError(f"{value!r} is none of {distribution.choices}.")
-    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+        choices = distribution.choices
+        found = [choice for choice in choices if same(plain_choice(choice), value)]
+        found += [choice for choice in choices if str(choice) == value]
+        if not found:
+            raise ValueError(f"{value!r} is none of {choices}.")
+        return found[0]
+    number = float(value)
+    if not isinstance(distribution, IntDistribution):
+        return number
+    if not number.is_integer():  # nor is inf or nan
+        raise ValueError(f"{value!r} is no whole number.")
+    return int(number)
 
 
 def config_of(trial: FrozenTrial) -> dict[str, ConfigValue]:

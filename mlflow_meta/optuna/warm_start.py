@@ -103,6 +103,9 @@ def _trials(
     for row, value in zip(runs.to_dict("records"), values, strict=True):
         config = space.active(config_of(row))
         distributions = {name: _distribution(name, row, inferred) for name in config}
+        if not space.satisfied(config):
+            outside.append(str(row["run_id"]))
+            continue
         try:
             made.append(
                 create_trial(

@@ -108,6 +108,7 @@ def _predicted(models: Sequence[MetaModel], frame: pd.DataFrame) -> tuple[Matrix
 
 
 def _drawn(model: MetaModel, frame: pd.DataFrame, rng: np.random.Generator) -> Matrix:
-    """Joint draws `(N_DRAWS, m)` of the scores."""
+    """Joint draws `(N_DRAWS, m)` of the scores, as far as the model is to be believed."""
     assert isinstance(model.regressor, JointSampler)
-    return model.regressor.sample(model.encoder.encode(frame), N_DRAWS, rng)
+    drawn = model.regressor.sample(model.encoder.encode(frame), N_DRAWS, rng)
+    return model.calibration.mean(drawn)

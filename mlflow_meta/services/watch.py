@@ -219,7 +219,10 @@ def _watched(
 def _words(outlook: Outlook, sign: int, incumbent: float) -> str:
     expected = f", expected {sign * outlook.expected:.5g}"
     if outlook.standing is Standing.UNKNOWN:
-        return f"too little is known yet (needs {MIN_CURVES} finished runs, a tenth of the steps)"
+        return (
+            f"too little is known (needs {MIN_CURVES} finished runs, one of them as long, and a "
+            "tenth of the steps)"
+        )
     if outlook.standing is Standing.BEATS:
         return f"has beaten {incumbent:.5g} already{expected if outlook.step >= 0 else ''}"
     if outlook.standing is Standing.WILL_NOT:
@@ -238,11 +241,12 @@ def _decided(
         metrics = {names.CHANCE: one.outlook.chance, names.EXPECTED + objective.metric: expected}
     is_stopping = action in (Action.STOP, Action.KILL)
     will_not = one.outlook.standing is Standing.WILL_NOT
+    may_win = one.outlook.standing in (Standing.MAY, Standing.BEATS)
     asked = one.is_asked_to_stop
     if is_stopping and will_not and not one.is_kept:
         tags[names.STOP] = one.words
         asked = True
-    elif is_stopping and not will_not and record.tags.get(names.STOP, "").startswith(_WILL_NOT):
+    elif is_stopping and may_win and record.tags.get(names.STOP, "").startswith(_WILL_NOT):
         tags[names.STOP] = ""
         asked = False
     is_killed = action is Action.KILL and names.STOP in tags and asked

@@ -82,7 +82,8 @@ class Float:
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high, self.log)
-        if self.step is not None and not 0 < self.step <= self.high - self.low:
+        # 0.3 - 0.2 is a little less than 0.1.
+        if self.step is not None and not 0 < self.step <= (self.high - self.low) * (1 + 1e-9):
             raise ValueError(f"`0 < step <= high - low` must hold, but got {self.step=}.")
 
     def to_unit(self, values: Vector) -> Vector:
