@@ -17,13 +17,17 @@ from conftest import fill
 from mlflow import MlflowClient
 
 from mlflow_meta.cli import main
+from mlflow_meta.services.explore import explore
+from mlflow_meta.services.harvest import harvest
 from mlflow_meta.space import read_yaml
 from mlflow_meta.space.constraints import Constraint
+from mlflow_meta.store import MlflowStore
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUIDE = ROOT / "notebooks" / "guide.md"
-PAGES = (README, GUIDE, ROOT / "docker" / "README.md", ROOT / "docker" / "administration.md")
+ADMINISTRATION = ROOT / "docker" / "administration.md"
+PAGES = (README, GUIDE, ROOT / "docker" / "README.md", ADMINISTRATION)
 UNTOLD = {"--experiment-name", "--all-experiments"}  # -e, and what happens without it
 PRINTED = {
     "Stopping early": r"",
@@ -121,6 +125,23 @@ def test_readmes_python_schedules_three_runs(
     experiment = client.get_experiment_by_name("sweep-a").experiment_id
     scheduled = client.search_runs([experiment], "attributes.status = 'SCHEDULED'")
     assert sorted(r.data.tags["mlflow_meta.rank"] for r in scheduled) == ["1", "2", "3"]
+
+
+def test_the_administrators_python_removes_what_waits_and_its_view(
+    store: MlflowStore, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    harvest(store)
+    found = explore(store, "sweep-a", n=2, metric="val_loss")
+    before = client.get_experiment_by_name("sweep-a")
+    assert any(key.startswith("mlflow.sharedViewState.") for key in before.tags)
+    ((_, code),) = python_of(ADMINISTRATION)
+    assert run(code, {"__name__": "__main__"}) == ""
+    after = client.get_experiment_by_name("sweep-a")
+    assert not any(key.startswith("mlflow.sharedViewState.") for key in after.tags)
+    left = {r.info.run_id for r in client.search_runs([after.experiment_id])}
+    assert not left & set(found.run_ids)
+    assert len(left) == 27, "what people have trained stays"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
