@@ -13,7 +13,7 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRA
 test nightly: export OPENBLAS_NUM_THREADS ?= 1
 
 # A process for each core, and each file's tests in one of them. `make test IN_PARALLEL=` is one after the other.
-IN_PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+IN_PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test nightly lint types layers check constraints screenshots clean
