@@ -132,7 +132,8 @@ class Encoder:
 
     def encode(self, frame: pd.DataFrame) -> Matrix:
         """X `(n, d)` for a frame with the columns that `learn` saw; absent ones count as unset."""
-        encoded = [self._encode_column(column, frame) for column in self.columns]
+        choices: dict[str, NDArray[np.object_]] = {}  # those of a source, once for all its columns
+        encoded = [self._encode_column(column, frame, choices) for column in self.columns]
         return np.column_stack(encoded) if encoded else np.zeros((len(frame), 0))
 
     def encode_values(self, columns: Sequence[int], values: Sequence[ConfigValue | None]) -> Matrix:
@@ -155,7 +156,9 @@ class Encoder:
                 X[:, place] = self._scaled(column, numbers)
         return X
 
-    def _encode_column(self, column: Column, frame: pd.DataFrame) -> Vector:
+    def _encode_column(
+        self, column: Column, frame: pd.DataFrame, choices: dict[str, NDArray[np.object_]]
+    ) -> Vector:
         if column.source not in frame:
             return np.full(len(frame), _ABSENT.get(column.kind, 0.0))
         values = frame[column.source]
@@ -165,9 +168,11 @@ class Encoder:
         if column.kind == "set":
             return np.asarray(values.notna(), dtype=float)
         if column.kind == "is":
-            # `True`, "True" and 1 are different choices, and a missing value is none of them.
-            given = zip(values.to_numpy(dtype=object), values.notna(), strict=True)
-            return np.array([float(known and same(value, column.level)) for value, known in given])
+            if column.source not in choices:
+                known = values.to_numpy(dtype=object).copy()
+                known[values.isna().to_numpy(bool)] = None
+                choices[column.source] = known
+            return _is(choices[column.source], column.level)
         return self._scaled(column, _numbers(values))
 
     def _scaled(self, column: Column, numbers: Vector) -> Vector:
@@ -195,6 +200,14 @@ class Encoder:
         columns = tuple(Column(**column) for column in data["columns"])
         space = SearchSpace.from_dict(data["space"])
         return cls(space, columns, data["left_out"], tuple(data["tasks"]))
+
+
+def _is(values: NDArray[np.object_], level: ConfigValue | None) -> Vector:
+    """Where `values (n,)` are `same` as a level, 1.0; a missing one, None, is the same as none."""
+    found = np.asarray(values == level, dtype=float)
+    if not isinstance(level, str):  # `True`, "True" and 1 are different choices
+        found *= [isinstance(value, bool) == isinstance(level, bool) for value in values]
+    return found
 
 
 def consequences(trials: pd.DataFrame, space: SearchSpace) -> dict[str, str]:

@@ -20,6 +20,7 @@ from mlflow_meta.models.regressor import Groups, Matrix, Prediction, Vector
 
 N_TREES = 100
 MAX_ROWS = 20_000  # that one tree is grown from; each draws its own
+_MANY_ROWS = 300  # from which on it takes longer to grow the trees than to share them among cores
 _MAX_ROWS_AT_ONCE = 2000  # so that `(rows, t)` stays small
 
 
@@ -37,6 +38,7 @@ class ExtraTrees:
             bootstrap=True,
             max_samples=MAX_ROWS if len(X) > MAX_ROWS else None,
             oob_score=True,
+            n_jobs=-1 if len(X) >= _MANY_ROWS else None,
             random_state=seed,
         )
         trees = [member.tree_ for member in forest.fit(X, y).estimators_]

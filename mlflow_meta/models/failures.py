@@ -114,10 +114,10 @@ def learn_failures(finished: pd.DataFrame, failed: pd.DataFrame, space: SearchSp
     """
     n = len(finished) + len(failed)
     nothing = Failures(base=len(failed) / n if n else 0.0)
-    failed = failed[_are_whole(failed, finished, space)]
+    finished = finished.tail(MAX_RUNS)
+    failed = failed[_are_whole(failed, finished, space)].tail(MAX_RUNS)
     if min(len(failed), len(finished)) < MIN_RUNS:
         return nothing
-    finished, failed = finished.tail(MAX_RUNS), failed.tail(MAX_RUNS)
     rows = pd.concat([finished, failed], ignore_index=True)
     y = np.arange(len(rows)) >= len(finished)
     encoder = _encoder(rows, finished, failed, space)
