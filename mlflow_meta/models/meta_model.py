@@ -42,7 +42,7 @@ from mlflow_meta.models.signal import Signal, signal
 from mlflow_meta.space import SearchSpace
 
 MIN_TRIALS = 8
-MAX_JUDGED = 1000  # trials of a cross-validation; with more it takes minutes and says the same
+MAX_JUDGED = 800  # trials of a cross-validation; with more it takes minutes and says the same
 
 
 class MetaModel:
