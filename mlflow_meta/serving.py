@@ -59,7 +59,8 @@ class ServedMetaModel(PythonModel):
             MlflowException: If what is asked makes no sense; served, that is a status of 400.
         """
         del context
-        frame, asked = pd.DataFrame(model_input), params or {}
+        is_frame = isinstance(model_input, pd.DataFrame)  # mostly, and a copy takes its time
+        frame, asked = model_input if is_frame else pd.DataFrame(model_input), params or {}
         try:
             if asked.get("k", 0):
                 return self._suggestions(frame, asked)

@@ -13,7 +13,7 @@ from mlflow_meta.served.memory import Memory
 from mlflow_meta.served.packed import Packed
 from mlflow_meta.served.predictor import Predicted, Predictor
 from mlflow_meta.served.reasons import Reasons
-from mlflow_meta.served.rows import Encoding, Reader, Rows, name_of, short
+from mlflow_meta.served.rows import Encoding, Part, Reader, Rows, name_of, short
 from mlflow_meta.space import Categorical
 from mlflow_meta.space.params import is_active
 from mlflow_meta.trials import ConfigValue
@@ -77,9 +77,8 @@ class Answers:
         model, self._memory = packed.model, memory
         self._space = memory.encoder.space
         self._reader = Reader([model.encoder, memory.encoder], memory)
-        self._encoding = self._seen = Encoding(model.encoder)
-        if memory.encoder.columns != model.encoder.columns:
-            self._seen = Encoding(memory.encoder)
+        self._encoding = Encoding(model.encoder)
+        self._seen = Part(memory.encoder, model.encoder)
         self._threads = ThreadpoolController()
         self._predictor = Predictor(model)
         self._reasons = Reasons(self._encoding, memory, model.encoder.space, self._sign)
@@ -103,7 +102,7 @@ class Answers:
         # One thread: on rows this few, more of them only wait for each other.
         with self._threads.limit(limits=1):
             if len(frame) <= _ROWS_AT_ONCE:
-                return Told(self._part(frame, with_reasons), index=frame.index)
+                return Told(self._part(frame, with_reasons), index=frame.index, copy=False)
             parts = [
                 self._part(frame.iloc[i : i + _ROWS_AT_ONCE], with_reasons)
                 for i in range(0, len(frame), _ROWS_AT_ONCE)
@@ -114,7 +113,7 @@ class Answers:
     def _part(self, frame: pd.DataFrame, with_reasons: bool) -> dict[str, NDArray[np.generic]]:
         rows = self._reader.read(frame)
         X = self._encoding.of(rows)
-        seen = X if self._seen is self._encoding else self._seen.of(rows)
+        seen = self._seen.of(rows, X)
         if with_reasons:
             asked = self._reasons.questions(rows, X)
             both = self._predictor.predict_and_means(X, rows.tasks, asked.X, asked.tasks)

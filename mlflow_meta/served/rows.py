@@ -7,7 +7,7 @@ as a number or as the text that MLflow keeps, and so may a choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -245,3 +245,23 @@ class Encoding:
         if self.encoder.columns[columns[0]].kind == "place":
             return np.array([self._places.get(task, -1.0) for task in tasks]).reshape(-1, 1)
         return self.encoder.encode_values(columns, tasks)
+
+
+class Part:
+    """An encoder whose columns are, but for some, those of another, which has been asked before."""
+
+    def __init__(self, encoder: Encoder, other: Encoder) -> None:
+        places = {column: i for i, column in enumerate(other.columns)}
+        self._n = len(encoder.columns)
+        self._shared = [i for i, column in enumerate(encoder.columns) if column in places]
+        self._there = [places[encoder.columns[i]] for i in self._shared]
+        self._own = [i for i, column in enumerate(encoder.columns) if column not in places]
+        own = tuple(encoder.columns[i] for i in self._own)
+        self._rest = Encoding(replace(encoder, columns=own))
+
+    def of(self, rows: Rows, X: Matrix) -> Matrix:
+        """X `(n, d)` of the encoder, for rows of which the other has made `X (n, d of it)`."""
+        made = np.empty((rows.n, self._n))
+        made[:, self._shared] = X[:, self._there]
+        made[:, self._own] = self._rest.of(rows)
+        return made
