@@ -11,6 +11,7 @@ from mlflow_meta.served import answers as told_by
 from mlflow_meta.served.answers import COLUMNS, Answers
 from mlflow_meta.served.packed import Packed
 from mlflow_meta.served.remember import learn_duration, remember
+from mlflow_meta.served.rows import Encoding
 from mlflow_meta.space import SearchSpace, infer
 from mlflow_meta.trials import Direction
 
@@ -153,7 +154,10 @@ def test_the_distance_is_a_rank_among_those_of_the_trials(transfer: Answers) -> 
     near = transfer._memory.nearness
     of_trials = transfer.of(raw(TRIALS))["distance"]
     assert of_trials.tolist() == [0.0] * len(TRIALS)
-    asked = transfer._seen.of(transfer._reader.read(raw(NEW)))[:, near.columns] * near.weights
+    rows = transfer._reader.read(raw(NEW))
+    X = transfer._seen.of(rows, transfer._encoding.of(rows))
+    assert X.tolist() == Encoding(transfer._memory.encoder).of(rows).tolist()
+    asked = X[:, near.columns] * near.weights
     seen = transfer._memory.encoder.encode(TRIALS)[:, near.columns] * near.weights
     apart = np.linalg.norm(seen[:, None] - seen, axis=2)
     np.fill_diagonal(apart, np.inf)
