@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.seen
+@options.experiment()
 @click.option("--metric", metavar="NAME", help="By default the one that was suggested for.")
 @options.direction
 @click.option(
@@ -73,7 +73,7 @@ def report(
 
 
 @click.command()
-@options.seen
+@options.experiment()
 @options.metric
 @options.direction
 @options.at
@@ -133,9 +133,7 @@ def backtest(  # noqa: PLR0913 - one argument an option
 
 
 @click.command()
-@click.option(
-    "-e", "--experiment-name", required=True, metavar="NAME", help="Whose params are explained."
-)
+@options.experiment("Whose params are explained.")
 @options.predicted_metric()
 @click.option("--task", metavar="NAME", help="Which task, where the experiment has several.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Picture, as PNG.")

@@ -74,18 +74,12 @@ def sources(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def target(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`-e/--experiment-name`, exactly one that is to be improved."""
-    return click.option(
-        "-e", "--experiment-name", required=True, metavar="NAME", help="The experiment to improve."
-    )(command)
+def experiment(what: str = "Which experiment.") -> Decorator:
+    """`-e/--experiment-name`, exactly one."""
+    return click.option("-e", "--experiment-name", required=True, metavar="NAME", help=what)
 
 
-def seen(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`-e/--experiment-name`, exactly one that is looked at."""
-    return click.option(
-        "-e", "--experiment-name", required=True, metavar="NAME", help="Which experiment."
-    )(command)
+target = experiment("The experiment to improve.")
 
 
 def metric(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.seen
+@options.experiment()
 @options.metric
 @options.direction
 @options.at

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
@@ -31,18 +33,18 @@ SHARE_TOGETHER = 0.1  # or so many of those that the study has: few more results
 
 
 @dataclass
-class _Chosen:
-    """Configurations that were chosen together and wait to be asked for.
+class _Asked:
+    """What a study was given, and what waits for it.
 
     Attributes:
-        study: Which study they are for, as `_key` tells.
-        space: Where they were chosen.
+        space: Where those that wait were chosen together.
         waiting: The best first.
+        given: Number of an open trial -> what was chosen for it.
     """
 
-    study: tuple[int, int] | None = None
     space: SearchSpace | None = None
     waiting: deque[Config] = field(default_factory=deque)
+    given: dict[int, Config] = field(default_factory=dict)
 
 
 class MetaSampler(BaseSampler):
@@ -86,11 +88,11 @@ class MetaSampler(BaseSampler):
         Raises:
             ValueError: If the history lacks a column, or a value of it is not finite.
         """
-        if history is not None and (missing := {"task", "value"} - set(history)):
-            raise ValueError(
-                f"A history needs the columns task and value, but {sorted(missing)} is missing."
-            )
         if history is not None:
+            if missing := {"task", "value"} - set(history):
+                raise ValueError(
+                    f"A history needs the columns task and value, but {sorted(missing)} is missing."
+                )
             n_odd = int((~np.isfinite(history["value"].to_numpy(float))).sum())
             if n_odd:
                 raise ValueError(
@@ -100,17 +102,26 @@ class MetaSampler(BaseSampler):
         self._entropy = np.random.SeedSequence(seed).entropy
         self._history = history
         self._expected = _bare(space) if space else _inferred(history)
-        self._constraints = space.constraints if space else ()
-        self._chosen = _Chosen()
-        self._given: dict[tuple[int, int, int], Config] = {}  # study, trial -> what it was given
+        self._given_space = space
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget every study."""
+        # By the studies' storage, for as long as that lives: several studies may have one name.
+        self._asked: WeakKeyDictionary[BaseStorage, dict[int, _Asked]] = WeakKeyDictionary()
         self._choosing = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_choosing"}
+        own = {"_asked", "_choosing"}  # of this process
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        self._choosing = threading.Lock()
+        self._begin()
+
+    def _of(self, study: Study) -> _Asked:
+        of_storage = self._asked.setdefault(study._storage, {})
+        return of_storage.setdefault(study._study_id, _Asked())
 
     @classmethod
     def from_mlflow(
@@ -156,7 +167,7 @@ class MetaSampler(BaseSampler):
             if space is None:
                 return {}
             config = self._next(study, trial, trials, known, space)
-            self._given[(*_key(study), trial.number)] = config
+            self._of(study).given[trial.number] = config
         return {
             name: told.theirs(value, search_space[name])
             for name, value in config.items()
@@ -177,7 +188,7 @@ class MetaSampler(BaseSampler):
         if param is None:
             plain = RandomSampler(seed=int(rng.integers(2**31)))
             return plain.sample_independent(study, trial, param_name, param_distribution)
-        wanted = self._given.get((*_key(study), trial.number), {}).get(param_name)
+        wanted = self._of(study).given.get(trial.number, {}).get(param_name)
         near = None if wanted is None else param.nearest(wanted)
         return told.theirs(param.sample(1, rng)[0] if near is None else near, param_distribution)
 
@@ -189,7 +200,7 @@ class MetaSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Forget what was chosen for the trial: from here on its params say it."""
-        self._given.pop((*_key(study), trial.number), None)
+        self._of(study).given.pop(trial.number, None)
 
     def _rng(self, trial: FrozenTrial, purpose: str) -> np.random.Generator:
         assert self._entropy is not None
@@ -207,8 +218,8 @@ class MetaSampler(BaseSampler):
         if not params:
             return None
         space = conditioned(params, known)
-        kept = tuple(c for c in self._constraints if c.names <= set(space.params))
-        space = SearchSpace(space.params, kept)
+        if self._given_space is not None:  # for its constraints
+            space = self._given_space.part(space.params)
         if not own:
             return space
         # The objective asks for these; for others only under a choice that it has not made yet.
@@ -223,23 +234,22 @@ class MetaSampler(BaseSampler):
         space: SearchSpace,
     ) -> Config:
         """The next of those that were chosen together; chosen anew where none is left."""
-        chosen = self._chosen
-        is_other = chosen.study != _key(study) or chosen.space != space
-        if is_other or not chosen.waiting:
+        asked = self._of(study)
+        if asked.space != space or not asked.waiting:
             rng = self._rng(trial, "")
             n_own = int((known["task"].astype(str) == study.study_name).sum())
             n = max(MIN_TOGETHER, round(SHARE_TOGETHER * n_own), MIN_TRIALS - len(known))
             given = [
-                self._given.get((*_key(study), t.number)) or told.config_of(t)
+                asked.given.get(t.number) or told.config_of(t)
                 for t in trials
                 if t.number != trial.number
             ]
             # The history may have runs of the task, too.
-            asked = map(space.active, [*tried_on(known, study.study_name), *given])
-            tried = [config for config in asked if config]
+            had = map(space.active, [*tried_on(known, study.study_name), *given])
+            tried = [config for config in had if config]
             found = _choose(known, space, study.study_name, n, tried, rng)
-            self._chosen = chosen = _Chosen(_key(study), space, deque(found))
-        return chosen.waiting.popleft()
+            asked.space, asked.waiting = space, deque(found)
+        return asked.waiting.popleft()
 
 
 def _choose(
@@ -275,11 +285,6 @@ def _inferred(history: pd.DataFrame | None) -> dict[str, Param]:
 def _bare(space: SearchSpace) -> dict[str, Param]:
     """The params without conditions."""
     return {name: replace(param, when={}) for name, param in space.params.items()}
-
-
-def _key(study: Study) -> tuple[int, int]:
-    """Which study it is, for as long as the process lives: several may have one name."""
-    return id(study._storage), study._study_id
 
 
 def _check_single(study: Study) -> None:
