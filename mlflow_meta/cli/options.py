@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mlflow_meta.cli.reading import read_limits
 from mlflow_meta.cli.values import Seconds, checked_address, checked_conditions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -228,7 +230,20 @@ where = click.option(
 
 
 def limits(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--budget`, `--max-duration`, `--per-hour` and `--hardware`."""
+    """`--budget`, `--max-duration`, `--per-hour` and `--hardware`, as one argument `limits`."""
+
+    @functools.wraps(command)
+    def limited(
+        *args: Any,
+        budget: float | None,
+        max_duration: float | None,
+        per_hour: bool,
+        hardware: str | None,
+        **others: Any,
+    ) -> Any:
+        read = read_limits(budget, max_duration, hardware, per_hour=per_hour)
+        return command(*args, limits=read, **others)
+
     for option in (
         click.option(
             "--hardware",
@@ -254,8 +269,8 @@ def limits(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What all of them together may take, as 2h; those that gain most for the time.",
         ),
     ):
-        command = option(command)
-    return command
+        limited = option(limited)
+    return limited
 
 
 def store_uri(command: Callable[..., Any]) -> Callable[..., Any]:

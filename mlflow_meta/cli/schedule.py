@@ -13,12 +13,13 @@ import click
 from mlflow_meta.cli import options
 from mlflow_meta.cli.learn import KINDS
 from mlflow_meta.cli.lock import alone
-from mlflow_meta.cli.reading import read_direction, read_limits, read_space
+from mlflow_meta.cli.reading import read_direction, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.suggest import address_of
 from mlflow_meta.cli.terminal import echo, say_next
 
 if TYPE_CHECKING:
+    from mlflow_meta.effort import Limits
     from mlflow_meta.trials import At
 
 # Heavy imports wait inside the commands: `mlflow-meta --help` must answer at once.
@@ -45,10 +46,7 @@ def cycle(  # noqa: PLR0913 - one argument an option
     learn_from: Sequence[str],
     space_path: Path | None,
     where: Sequence[str],
-    budget: float | None,
-    max_duration: float | None,
-    per_hour: bool,
-    hardware: str | None,
+    limits: Limits,
     kinds: Sequence[str],
     address: str | None,
     no_lock: bool,
@@ -70,7 +68,6 @@ def cycle(  # noqa: PLR0913 - one argument an option
         mlflow-meta work -e sweep-7 -- python train.py
     """
     given = read_space(space_path)
-    limits = read_limits(budget, max_duration, hardware, per_hour=per_hour)
     with nullcontext() if no_lock else alone("cycle", tracking_uri, experiment_name):
         store = open_store(tracking_uri, database=store_uri)
         from mlflow_meta.cli import show_schedule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,12 +15,13 @@ from click.core import ParameterSource
 
 from mlflow_meta.cli import options
 from mlflow_meta.cli.lock import alone
-from mlflow_meta.cli.reading import generator, read_direction, read_limits, read_space
+from mlflow_meta.cli.reading import generator, read_direction, read_space
 from mlflow_meta.cli.running import emit, humane, on_cluster, open_store, working
 from mlflow_meta.cli.terminal import echo, say_next
 from mlflow_meta.cli.values import Seconds
 
 if TYPE_CHECKING:
+    from mlflow_meta.effort import Limits
     from mlflow_meta.store import MlflowStore
     from mlflow_meta.trials import Suggestions
 
@@ -96,10 +98,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
     model_name: str | None,
     explore: bool,
     direction: str | None,
-    budget: float | None,
-    max_duration: float | None,
-    per_hour: bool,
-    hardware: str | None,
+    limits: Limits,
     also: Sequence[str],
     price: float | None,
     search_for: float | None,
@@ -129,7 +128,6 @@ def suggest(  # noqa: PLR0913 - one argument an option
     """
     _check_usage(click.get_current_context())
     given = read_space(space_path)
-    limits = read_limits(budget, max_duration, hardware, per_hour=per_hour)
     is_alone = dry_run or no_lock
     with nullcontext() if is_alone else alone("suggest", tracking_uri, experiment_name):
         store = open_store(tracking_uri)
@@ -171,8 +169,7 @@ def suggest(  # noqa: PLR0913 - one argument an option
         and len(found.items) < n
         and not (found.searched and found.searched.is_interrupted)
     ):
-        is_limited = budget is not None or max_duration is not None
-        where_to = "time that was given" if is_limited else "search space"
+        where_to = "time that was given" if limits.limit_s < math.inf else "search space"
         echo(f"The {where_to} holds no more than {len(found.items)} new ones.", err=True)
     if dry_run:
         echo("Nothing was written (--dry-run).", err=True)

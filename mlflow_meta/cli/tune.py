@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_meta.cli import options
-from mlflow_meta.cli.reading import generator, read_direction, read_gpus, read_limits, read_space
+from mlflow_meta.cli.reading import generator, read_direction, read_gpus, read_space
 from mlflow_meta.cli.running import (
     STDERR,
     emit,
@@ -21,6 +21,7 @@ from mlflow_meta.cli.running import (
 from mlflow_meta.cli.terminal import echo
 
 if TYPE_CHECKING:
+    from mlflow_meta.effort import Limits
     from mlflow_meta.trials import At
 
 
@@ -49,10 +50,7 @@ def tune(  # noqa: PLR0913 - one argument an option
     learn_from: Sequence[str],
     space_path: Path | None,
     where: Sequence[str],
-    budget: float | None,
-    max_duration: float | None,
-    per_hour: bool,
-    hardware: str | None,
+    limits: Limits,
     address: str | None,
     seed: int | None,
     concurrency: int,
@@ -75,7 +73,6 @@ def tune(  # noqa: PLR0913 - one argument an option
         mlflow-meta report -e sweep-7
     """
     given = read_space(space_path)
-    limits = read_limits(budget, max_duration, hardware, per_hour=per_hour)
     store = open_store(tracking_uri, endless=True)
     from mlflow_meta.cli import show_report, show_tuning
     from mlflow_meta.loop import tune as run
